@@ -1,0 +1,1 @@
+"""What Breaker decides: plain functions of (state, policy, now). No I/O, no clock, no chance."""

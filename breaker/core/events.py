@@ -1,0 +1,128 @@
+"""
+Events: what happened, as data. Metrics, log lines and the alert evaluator only listen.
+
+The gateway and the store emit, `signals/` listens; they never import each other. Not frozen: one
+is made for each call, and a frozen dataclass costs three times as much to make.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from breaker.core.verdict import Policy
+
+
+class Outcome(StrEnum):
+    """Whose answer a call got; the header `Breaker-Outcome`, and the metric's label."""
+
+    FORWARDED = "forwarded"
+    DELAYED = "delayed"
+    OVER_CAPACITY = "over_capacity"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    ABANDONED = "abandoned"
+
+
+class Result(StrEnum):
+    """What the downstream made of a call."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECT_ERROR = "connect_error"
+    SLOW_DOWN = "slow_down"
+    ABANDONED = "abandoned"
+
+
+class Action(StrEnum):
+    """What was done with a call that had no capacity."""
+
+    DELAYED = "delayed"
+    REFUSED = "refused"
+    LET_THROUGH = "let_through"
+
+
+@dataclass(slots=True)
+class CallEnded:
+    """
+    A call got its one outcome.
+
+    Attributes:
+        operation: `_unknown` when no operation matches.
+        reason: Problem type or limit that explains the outcome; empty for a plain forward.
+        status: What the caller was sent; 0 when it had gone.
+        duration_s, admission_s, downstream_s: Seconds; downstream 0 when it was not reached.
+        result: None when the downstream was not reached.
+        action: Set when the call went over capacity.
+        shadow: The limit in shadow that would have refused.
+
+    """
+
+    operation: str
+    outcome: Outcome
+    reason: str
+    status: int
+    caller: str
+    tenant: str
+    decision: str
+    request_id: str
+    trace_id: str
+    duration_s: float
+    admission_s: float
+    downstream_s: float
+    result: Result | None
+    action: Action | None
+    shadow: Policy | None
+
+
+@dataclass(slots=True)
+class RoundTripEnded:
+    """A batch of decisions went to the store and came back."""
+
+    seconds: float
+    calls: int
+
+
+@dataclass(slots=True)
+class StoreFailed:
+    """An exchange with the store failed; `kind` is that of the StoreError."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(slots=True)
+class StoreRecovered:
+    """The store answers again."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class ClockJumped:
+    """The store's clock contradicts our estimate by this much."""
+
+    jumped_us: int
+
+
+@dataclass(slots=True)
+class LeasesLost:
+    """Leases that we hold were gone from the store and have been taken again."""
+
+    operation: str
+    count: int
+
+
+@dataclass(slots=True)
+class ConfigLoaded:
+    """A configuration is in force (`ok`), or was refused and the old one stays."""
+
+    version: str
+    ok: bool
+    detail: str
+
+
+Event = CallEnded | RoundTripEnded | StoreFailed | StoreRecovered | ClockJumped | LeasesLost | ConfigLoaded
+Listener = Callable[[Event], None]

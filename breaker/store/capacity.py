@@ -1,0 +1,235 @@
+"""
+Capacity: the store as the path of a call sees it.
+
+`admit` asks, `wait_for_turn` waits in line, `settle` gives back. Leases that are held are renewed
+by one timer per replica. What goes wrong is a StoreError, and nothing else.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from breaker.core.admission import Ask
+from breaker.core.errors import StoreError, StoreResetError
+from breaker.core.events import Event, LeasesLost, Listener, StoreFailed
+from breaker.core.model import LEASE_US, RENEW_US, Limits, Operation, StoreSettings
+from breaker.core.verdict import Admitted, Refused, Verdict
+from breaker.store.clock import StoreClock
+from breaker.store.coalescer import Coalescer
+from breaker.store.connection import Line
+from breaker.store.parts import Lane, SettleItem
+from breaker.store.policy import limits_of, publish_arguments, terms_of
+from breaker.store.scripts import load_scripts
+from breaker.store.wake import WakeListener
+
+RENEW_BATCH = 500
+REFRESH_S = 6 * 3_600.0  # calendars are published again this often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """
+    An operation's numbers over all replicas, now.
+
+    Attributes:
+        limits: In force; `source` says whether from file, schedule or override.
+        configured: As the file states them.
+        in_use: Slots held. waiting: Calls in line.
+        started, wanted: Cost that started, and that asked, since the store began to count.
+        service_us: Mean time that a call holds its slot; 0 when not known.
+        quota_limit, quota_used: None without a quota.
+
+    """
+
+    limits: Limits
+    configured: Limits
+    source: str
+    version: str
+    in_use: int
+    waiting: int
+    started: int
+    wanted: int
+    service_us: int
+    quota_limit: int | None
+    quota_used: int
+
+
+class CapacityStore:
+    """All operations' shared capacity, for one replica."""
+
+    def __init__(self, settings: StoreSettings, *, cluster: str, replica: str, emit: Listener) -> None:
+        scripts = load_scripts()
+        self._emit = emit
+        self.clock = StoreClock()
+        self.replica = replica
+        self._coalescer = Coalescer(
+            Line(settings, scripts), self.clock, scripts,
+            cluster=cluster, replica=replica, timeout_ms=settings.timeout_ms, emit=self._on_event,
+        )  # fmt: skip
+        self._coalescer.on_clock_jump = self._renew_soon
+        self._wakes = WakeListener(settings, cluster=cluster, replica=replica, lanes=self._coalescer.lanes)
+        self._operations: Mapping[str, Operation] = {}
+        self._version = ""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._renew_now = asyncio.Event()
+        self._publish_now = asyncio.Event()
+
+    async def start(self, operations: Mapping[str, Operation], version: str) -> None:
+        """
+        Publish the limits, and begin to listen and to renew.
+
+        Raises:
+            StoreError: The store did not take the limits.
+
+        """
+        await self.publish(operations, version)
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._wakes.run()),
+            loop.create_task(self._keep_renewed()),
+            loop.create_task(self._keep_published()),
+        ]
+
+    async def publish(self, operations: Mapping[str, Operation], version: str) -> None:
+        """Tell the scripts what the files say; replaces what they said before, keeps live overrides."""
+        self._operations, self._version = operations, version
+        if not self.clock.is_set:
+            await self._coalescer.connect()
+        now_us = self.clock.now_us()
+        await asyncio.gather(
+            *(
+                self._coalescer.run(
+                    self.lane(name), "publish", *publish_arguments(terms_of(operation, now_us), version)
+                )
+                for name, operation in operations.items()
+            )
+        )
+
+    def lane(self, operation: str) -> Lane:
+        return self._coalescer.lane(operation)
+
+    async def admit(self, lane: Lane, ask: Ask) -> Verdict | None:
+        """
+        May this call start? None when it had been withdrawn meanwhile.
+
+        Raises:
+            StoreError: The store did not decide.
+
+        """
+        answer = self._coalescer.ask(lane, ask)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled():
+                # It was answered in the moment in which the caller hung up.
+                lane.waiters.pop(ask.id, None)
+                self._coalescer.withdraw(lane, ask)
+            raise
+
+    async def wait_for_turn(self, lane: Lane, ask: Ask, seconds: float) -> Admitted | Refused:
+        """
+        Wait in line, at most so long; then take the ticket.
+
+        Raises:
+            StoreError: The store was lost while waiting.
+
+        """
+        waiter = lane.waiters.get(ask.id)
+        try:
+            if waiter is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        return await waiter
+            return await self._coalescer.time_out(lane, ask)
+        except asyncio.CancelledError:
+            # The caller hung up: its place goes to the next, and what was granted goes back.
+            self._coalescer.withdraw(lane, ask)
+            raise
+        finally:
+            lane.waiters.pop(ask.id, None)
+
+    def hold(self, lane: Lane, ask: Ask) -> None:
+        """From now on this lease is renewed, until it is settled."""
+        lane.held[ask.id] = (ask.tenant, asyncio.get_running_loop().time())
+
+    def settle(self, lane: Lane, ask: Ask, *, linger: str = "", service_us: int = 0) -> None:
+        """Give the slot back, off the caller's path; never fails."""
+        if lane.held.pop(ask.id, None) is not None:
+            self._coalescer.settle(lane, SettleItem(ask.id, ask.tenant, linger, service_us))
+
+    async def look(self, operation: str) -> Look:
+        """
+        The operation's numbers.
+
+        Raises:
+            StoreError: They cannot be had now.
+
+        """
+        reply = await self._coalescer.run(self.lane(operation), "look", b"")
+        texts: list[Any] = [part.decode() if isinstance(part, bytes) else part for part in reply]
+        return Look(
+            limits=limits_of(texts[2]), configured=limits_of(texts[3]), version=texts[4], in_use=texts[5],
+            waiting=texts[6], started=int(texts[7]), wanted=int(texts[8]), service_us=int(texts[9]),
+            quota_limit=None if texts[10] < 0 else texts[10], quota_used=texts[11], source=texts[12],
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """Give back what is left to give back, and hang up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._coalescer.close()
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, StoreFailed) and event.kind == StoreResetError.kind:
+            # Flushed, or another instance: it was said aloud; what the files say is published again.
+            self._publish_now.set()
+        self._emit(event)
+
+    def _renew_soon(self) -> None:
+        self._renew_now.set()
+
+    async def _keep_renewed(self) -> None:
+        """Every lease lives 10 s and is renewed before it is 6.6 s old; after a clock jump at once."""
+        loop = asyncio.get_running_loop()
+        while True:
+            jumped = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_US / 1e6):
+                    await self._renew_now.wait()
+                    jumped = True
+            self._renew_now.clear()
+            for lane in list(self._coalescer.lanes.values()):
+                older_than = loop.time() if jumped else loop.time() - RENEW_US / 1e6
+                due = [(id_, tenant) for id_, (tenant, at) in lane.held.items() if at <= older_than]
+                for at in range(0, len(due), RENEW_BATCH):
+                    with suppress(StoreError):  # told by its own event; the next round tries again
+                        await self._renew(lane, due[at : at + RENEW_BATCH])
+
+    async def _renew(self, lane: Lane, leases: Iterable[tuple[str, str]]) -> None:
+        arguments: list[str | bytes | int] = [b"", LEASE_US]
+        for lease in leases:
+            arguments += lease
+        reply = await self._coalescer.run(lane, "renew", *arguments)
+        now = asyncio.get_running_loop().time()
+        for id_, tenant in leases:
+            if id_ in lane.held:
+                lane.held[id_] = (tenant, now)
+            else:
+                # Settled while we renewed, so it may have been taken again just now.
+                self._coalescer.settle(lane, SettleItem(id_, tenant, "", 0))
+        if reply[2]:
+            self._emit(LeasesLost(lane.operation, reply[2]))
+
+    async def _keep_published(self) -> None:
+        """Calendars reach 60 days ahead; what was lost is published again."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_S):
+                    await self._publish_now.wait()
+            with suppress(StoreError):
+                await self.publish(self._operations, self._version)
+            await asyncio.sleep(1.0)  # a store that forgets again and again is not hammered
+            self._publish_now.clear()

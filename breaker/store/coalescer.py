@@ -1,0 +1,294 @@
+"""
+The coalescer: calls that arrive while a round trip is under way share the next one.
+
+No timer and no extra latency when idle; under load many decisions travel in one exchange, and
+slots that come back travel along. One exchange at a time, each operation with a bounded share of
+it, so that a flood of one cannot starve another. A failed exchange fails exactly its own calls.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from breaker.core.admission import Ask
+from breaker.core.errors import StoreError, StoreRefusedError
+from breaker.core.events import ClockJumped, Listener, RoundTripEnded, StoreFailed, StoreRecovered
+from breaker.core.model import CLOCK_SKEW_US
+from breaker.core.verdict import Admitted, Refused, Verdict
+from breaker.store.clock import StoreClock, monotonic_us
+from breaker.store.connection import Line
+from breaker.store.keys import Keys, wake_prefix
+from breaker.store.parts import (
+    AskItem,
+    AskPart,
+    GrantPart,
+    Lane,
+    OtherPart,
+    Part,
+    SettleItem,
+    SettlePart,
+    WithdrawItem,
+    WithdrawPart,
+)
+from breaker.store.scripts import Script
+
+PENDING_MAX = 10_000  # calls that may stand before the store; more is refused at once
+SHARE_MAX = 128  # of one operation and kind in one round trip
+RETRY_S = 0.25  # what must not be lost tries again after this
+GRANT_S_MAX = 0.5  # waiters are kept alive by a grant at least this often
+
+YEAR_US = 31_536_000_000_000  # a second number larger than this is the store's clock
+
+T = TypeVar("T")
+
+
+class Coalescer:
+    """All steps of one replica in one store, in shared round trips."""
+
+    def __init__(
+        self,
+        line: Line,
+        clock: StoreClock,
+        scripts: dict[str, Script],
+        *,
+        cluster: str,
+        replica: str,
+        timeout_ms: int,
+        emit: Listener,
+    ) -> None:
+        self._line, self._clock, self._scripts = line, clock, scripts
+        self._cluster, self._replica = cluster, replica
+        self._timeout_us = timeout_ms * 1_000
+        self._emit = emit
+        self.lanes: dict[str, Lane] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[tuple[int, int, int]] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._pending = 0
+        self._failing_since_us: int | None = None
+        self.on_clock_jump: Callable[[], None] | None = None
+
+    async def connect(self) -> None:
+        """
+        Make the first connection, so that the store's time is known.
+
+        Raises:
+            StoreError: It cannot be made.
+
+        """
+        self._clock_known(await self._line.open())
+
+    def lane(self, operation: str) -> Lane:
+        """The operation's place in round trips; made at its first use."""
+        lane = self.lanes.get(operation)
+        if lane is None:
+            lane = self.lanes[operation] = Lane(operation, Keys(self._cluster, operation).all)
+        return lane
+
+    def ask(self, lane: Lane, ask: Ask) -> asyncio.Future[Verdict | None]:
+        """
+        May this call start?
+
+        Raises:
+            StoreRefusedError: Too many calls stand before the store already.
+
+        """
+        if self._pending >= PENDING_MAX:
+            raise StoreRefusedError(f"{PENDING_MAX} decisions are waiting for the store")
+        answer: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
+        lane.asks.append(AskItem(ask, answer))
+        self._pending += 1
+        self._kick()
+        return answer
+
+    def settle(self, lane: Lane, item: SettleItem) -> None:
+        """Give a slot back with the next round trip; kept until the store has it."""
+        lane.settles.append(item)
+        self._kick()
+
+    def withdraw(self, lane: Lane, ask: Ask) -> None:
+        """The call has gone: whatever it was given goes back."""
+        lane.gone.append(ask)
+        self._kick()
+
+    def time_out(self, lane: Lane, ask: Ask) -> asyncio.Future[Admitted | Refused]:
+        """The call's wait is over: it was granted just now, or gets its ticket."""
+        answer: asyncio.Future[Admitted | Refused] = asyncio.get_running_loop().create_future()
+        lane.withdraws.append(WithdrawItem(ask, answer))
+        self._kick()
+        return answer
+
+    def run(self, lane: Lane, verb: str, *arguments: str | bytes | int) -> asyncio.Future[list[Any]]:
+        """A rare verb (renew, look, publish) with the next round trip; its whole reply."""
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        lane.others.append(OtherPart(lane, self._scripts[verb], arguments, answer))
+        self._kick()
+        return answer
+
+    def look_whose_turn(self, lane: Lane) -> None:
+        """Grant with the next round trip."""
+        lane.grant_timer = None
+        lane.wants_grant = True
+        self._kick()
+
+    async def close(self) -> None:
+        """Deliver what must not be lost, as far as the store takes it, and hang up."""
+        if self._retry:
+            self._retry.cancel()
+        if self._task:
+            await self._task
+        if self._opening:
+            self._opening.cancel()
+        for lane in self.lanes.values():
+            if lane.grant_timer:
+                lane.grant_timer.cancel()
+        await self._line.close()
+
+    def _kick(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while parts := list(self._next_parts()):
+                if not await self._round_trip(parts) and self._pending == 0:
+                    # Only what must not be lost is left: it need not hammer a store that is ill.
+                    self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._kick)
+                    break
+        finally:
+            self._task = None
+
+    def _next_parts(self) -> Iterator[Part]:
+        """What goes back first, so that what asks finds it."""
+        for lane in self.lanes.values():
+            if lane.is_idle:
+                continue
+            if lane.withdraws:
+                yield WithdrawPart(lane, self._scripts["withdraw"], take(lane.withdraws))
+            if lane.gone:
+                yield WithdrawPart(
+                    lane, self._scripts["withdraw"], [WithdrawItem(ask, None) for ask in take(lane.gone)]
+                )
+            if lane.settles:
+                yield SettlePart(lane, self._scripts["settle"], take(lane.settles))
+                lane.wants_grant = lane.wants_grant or lane.waiting > 0
+            while lane.others:
+                yield lane.others.popleft()
+            if lane.asks:
+                items = take(lane.asks)
+                self._pending -= len(items)
+                items = [item for item in items if not item.answer.done()]  # hung up before we asked
+                if items:
+                    yield AskPart(lane, self._scripts["admit"], self._replica, items)
+            if lane.wants_grant:
+                lane.wants_grant = False
+                yield GrantPart(lane, self._scripts["grant"], self._replica, wake_prefix(self._cluster))
+
+    async def _round_trip(self, parts: list[Part]) -> bool:
+        sent_us = monotonic_us()
+        estimate_us = self._clock.now_us()
+        not_after_us = estimate_us + self._timeout_us
+        try:
+            if not self._line.is_open:
+                await self._open()
+                sent_us = monotonic_us()
+                estimate_us = self._clock.now_us()
+                not_after_us = estimate_us + self._timeout_us
+            replies = await self._line.exchange([part.command(estimate_us, not_after_us) for part in parts])
+        except StoreError as exc:
+            self._failed(exc)
+            for part in parts:
+                part.on_failure(exc)
+            return False
+        except BaseException as exc:
+            for part in parts:
+                part.on_failure(StoreError(f"the exchange was broken off: {exc!r}"))
+            raise
+        received_us = monotonic_us()
+        self._note_clock(replies, sent_us, received_us)
+        for part, reply in zip(parts, replies, strict=True):
+            self._deliver(part, reply)
+        if self._failing_since_us is not None:
+            self._emit(StoreRecovered((received_us - self._failing_since_us) / 1e6))
+            self._failing_since_us = None
+        self._emit(RoundTripEnded((received_us - sent_us) / 1e6, sum(part.calls for part in parts)))
+        return True
+
+    async def _open(self) -> None:
+        """
+        Connect, for at most one round trip's time; longer ones go on behind our back.
+
+        Raises:
+            StoreTimeoutError: Not connected yet.
+            StoreError: The store is not there.
+
+        """
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._line.open())
+        try:
+            done, _ = await asyncio.wait([self._opening], timeout=self._timeout_us / 1e6)
+        except asyncio.CancelledError:
+            self._opening.cancel()
+            raise
+        if not done:
+            raise StoreRefusedError("the connection to the store is still being made")
+        opening, self._opening = self._opening, None
+        self._clock_known(opening.result())
+
+    def _clock_known(self, greeting: tuple[int, int, int]) -> None:
+        store_us, sent_us, received_us = greeting
+        if self._clock.is_set and abs(store_us - self._clock.now_us()) > CLOCK_SKEW_US:
+            self._note_jump(store_us, sent_us, received_us)
+        else:
+            self._clock.heard(store_us, sent_us, received_us)
+
+    def _deliver(self, part: Part, reply: Any) -> None:
+        before = len(part.lane.asks)
+        try:
+            if isinstance(reply, StoreError):
+                raise reply
+            if not isinstance(reply, list):
+                raise StoreRefusedError(f"unexpected reply {reply!r}")
+            part.on_reply(reply)
+        except StoreError as exc:
+            self._emit(StoreFailed(exc.kind, str(exc)))
+            part.on_failure(exc)
+            self._pending += len(part.lane.asks) - before
+        if isinstance(part, GrantPart):
+            self._plan_grant(part)
+
+    def _plan_grant(self, part: GrantPart) -> None:
+        """The next look: when a token is due, and often enough to keep our waiters alive."""
+        lane = part.lane
+        if lane.grant_timer:
+            lane.grant_timer.cancel()
+            lane.grant_timer = None
+        if lane.waiters:
+            delay = GRANT_S_MAX if part.next_us < 0 else min(part.next_us / 1e6, GRANT_S_MAX)
+            lane.grant_timer = asyncio.get_running_loop().call_later(delay, self.look_whose_turn, lane)
+
+    def _note_clock(self, replies: list[Any], sent_us: int, received_us: int) -> None:
+        """Take the last word of the store's clock; a reply that contradicts us corrects the estimate."""
+        for reply in replies:
+            if isinstance(reply, list) and len(reply) > 1 and reply[1] > YEAR_US:
+                if reply[0] in (1, 2):
+                    self._note_jump(reply[1], sent_us, received_us)
+                else:
+                    self._clock.heard(reply[1], sent_us, received_us)
+                return
+
+    def _note_jump(self, store_us: int, sent_us: int, received_us: int) -> None:
+        self._emit(ClockJumped(self._clock.jumped(store_us, sent_us, received_us)))
+        if self.on_clock_jump:
+            self.on_clock_jump()
+
+    def _failed(self, exc: StoreError) -> None:
+        if self._failing_since_us is None:
+            self._failing_since_us = monotonic_us()
+        self._emit(StoreFailed(exc.kind, str(exc)))
+
+
+def take(queue: deque[T]) -> list[T]:
+    """Up to a fair share of a queue."""
+    return [queue.popleft() for _ in range(min(len(queue), SHARE_MAX))]

@@ -1,0 +1,185 @@
+"""
+Connections to the store: standalone, unix socket or TLS, with our own deadlines.
+
+redis-py's defaults retry ten times, also after a timeout, so that a command can run twice and a
+call can hang for a minute. Here nothing is retried, and every exchange has one deadline.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from breaker.core.errors import StartError, StoreError, StoreRefusedError, StoreTimeoutError
+from breaker.core.model import StoreSettings
+from breaker.store.clock import monotonic_us
+from breaker.store.scripts import Script
+
+OPEN_S = 2.0  # to connect, authenticate and load the scripts
+
+Command = tuple[str | bytes | int, ...]
+
+
+def open_pool(settings: StoreSettings) -> ConnectionPool:
+    """
+    A factory of connections for this address.
+
+    Raises:
+        StartError: The address cannot be understood.
+
+    """
+    try:
+        options: dict[str, Any] = dict(parse_url(settings.url))
+    except ValueError as exc:
+        raise StartError(f"store url {settings.url!r}: {exc}") from exc
+    connection_class: type[AbstractConnection] | None = options.pop("connection_class", None)
+    if settings.username:
+        options["username"] = settings.username
+    if settings.password:
+        options["password"] = settings.password
+    if connection_class and issubclass(connection_class, SSLConnection) and settings.ca_file:
+        options["ssl_ca_certs"] = settings.ca_file
+    if connection_class:
+        options["connection_class"] = connection_class
+    return ConnectionPool(
+        **options,
+        protocol=2,
+        socket_connect_timeout=OPEN_S,
+        socket_timeout=None,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        health_check_interval=0,
+    )
+
+
+def open_client(settings: StoreSettings, timeout_ms: int = 2_000) -> Redis:
+    """A plain client for start-up checks and rare commands; same rules, a longer deadline."""
+    pool = open_pool(settings)
+    pool.connection_kwargs["socket_timeout"] = timeout_ms / 1_000
+    return Redis(connection_pool=pool)
+
+
+class Line:
+    """
+    One connection on which whole batches of commands go out and come back.
+
+    Not for concurrent use: the coalescer sends one batch at a time.
+    """
+
+    def __init__(self, settings: StoreSettings, scripts: dict[str, Script]) -> None:
+        self._pool = open_pool(settings)
+        self._seconds = settings.timeout_ms / 1_000
+        self._scripts = scripts
+        self._connection: AbstractConnection | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    async def open(self) -> tuple[int, int, int]:
+        """
+        Connect, load the scripts, and ask the time.
+
+        Returns:
+            The store's clock, and our monotonic time before and after it was asked; microseconds.
+
+        Raises:
+            StoreError: The store is not there, or does not want us.
+
+        """
+        await self.close()
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await self._load_scripts(connection)
+                sent_us = monotonic_us()
+                seconds, micros = (await self._exchange(connection, [("TIME",)]))[0]
+                received_us = monotonic_us()
+            self._connection = connection
+            return int(seconds) * 1_000_000 + int(micros), sent_us, received_us
+        except BaseException as exc:
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+            raise translated(exc) from exc
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """
+        Send all commands in one write and read all replies, within the deadline.
+
+        Returns:
+            One reply per command; a command that the store refused has its exception in its place.
+
+        Raises:
+            StoreTimeoutError: No complete answer in time; commands may have run. The line is closed.
+            StoreError: The connection broke; likewise.
+
+        """
+        connection = self._connection
+        if connection is None:
+            raise StoreError("there is no connection to the store")
+        try:
+            async with asyncio.timeout(self._seconds):
+                replies = await self._exchange(connection, commands)
+                if any(isinstance(reply, NoScriptError) for reply in replies):
+                    # The script cache is empty (restart): what was refused so did not run.
+                    await self._load_scripts(connection)
+                    again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                    for at, reply in zip(
+                        again, await self._exchange(connection, [commands[at] for at in again]), strict=True
+                    ):
+                        replies[at] = reply
+            return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
+        except BaseException as exc:
+            # Also when cancelled: replies that nobody reads would answer the next batch.
+            await self.close()
+            raise translated(exc) from exc
+
+    async def _exchange(self, connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
+        packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+        await connection.send_packed_command(packed, check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response(disconnect_on_error=False))
+            except ResponseError as exc:
+                replies.append(exc)
+        return replies
+
+    async def _load_scripts(self, connection: AbstractConnection) -> None:
+        commands: list[Command] = [("SCRIPT", "LOAD", script.text) for script in self._scripts.values()]
+        for reply in await self._exchange(connection, commands):
+            if isinstance(reply, Exception):
+                raise reply
+
+
+def translated(exc: BaseException) -> BaseException:
+    """Foreign exceptions become ours, once; cancellation and bugs stay what they are."""
+    match exc:
+        case StoreError():
+            return exc
+        case TimeoutError() | RedisTimeoutError():
+            return StoreTimeoutError("the store did not answer in time")
+        case ssl.SSLError():
+            return StoreError(f"the store's TLS failed: {exc}")
+        case ResponseError():
+            return StoreRefusedError(f"the store refused: {exc}")
+        case RedisError() | OSError():
+            return StoreError(f"the store cannot be reached: {exc}")
+        case _:
+            return exc

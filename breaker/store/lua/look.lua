@@ -1,0 +1,18 @@
+#!lua flags=no-writes
+-- look: the operation's numbers for gauges and the catalogue; changes nothing.
+--
+-- KEYS   as in limits.lua
+-- ARGV   now
+--
+-- Returns {0, now, limits text, file text, version, in use, calls waiting, started, wanted, service_us,
+--          quota limit (-1 none), quota used, source} where source is file, schedule or override
+-- include limits
+local now = clock(ARGV[1])
+local op = load_operation(now)
+if not op then return {3, now} end
+local p = redis.call('HMGET', KEYS[1], 'file', 'version', 'override', 'override_until')
+local source = 'file'
+if p[3] and tonumber(p[4]) > now then source = 'override' elseif op.text ~= p[1] then source = 'schedule' end
+return {0, now, op.text, p[1], p[2] or '', redis.call('ZCOUNT', KEYS[3], '(' .. int(now), '+inf'),
+  redis.call('HLEN', KEYS[5]), int(op.started), int(op.wanted), int(op.service),
+  op.quota or -1, op.quota_used or 0, source}

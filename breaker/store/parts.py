@@ -1,0 +1,320 @@
+"""
+Parts: what one operation contributes to a round trip, and what its reply means.
+
+A part knows how to become a command, and what to do with the reply or with a failure. The
+coalescer knows only this much of them.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from breaker.core.admission import Ask
+from breaker.core.errors import StoreClockError, StoreError, StoreResetError, StoreTimeoutError
+from breaker.core.model import LEASE_US
+from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly, Verdict, Waiting
+from breaker.store.connection import Command
+from breaker.store.scripts import Script
+
+POLICIES = (
+    None, Policy.RATE, Policy.SLOTS, Policy.QUOTA, Policy.TENANT_RATE, Policy.TENANT_SLOTS,
+    Policy.CLOSED, Policy.WAITING,
+)  # fmt: skip
+KEY_COUNT = b"10"
+GONE_MAX = 10_000
+HEAD_SIZE = 5
+ITEM_SIZE = 6  # numbers per call in the reply of admit.lua
+
+
+@dataclass(slots=True)
+class AskItem:
+    """A call that wants to start, and who waits for the answer (None: it had been withdrawn)."""
+
+    ask: Ask
+    answer: asyncio.Future[Verdict | None]
+    is_retried: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SettleItem:
+    """A slot to give back; `linger` as in settle.lua."""
+
+    id: str
+    tenant: str
+    linger: str
+    service_us: int
+
+
+@dataclass(slots=True)
+class WithdrawItem:
+    """A call that gives up; nobody waits for the answer when it is `gone`."""
+
+    ask: Ask
+    answer: asyncio.Future[Admitted | Refused] | None
+
+
+@dataclass(slots=True)
+class Lane:
+    """
+    One operation's work for the next round trip, and what is known of its waiting calls.
+
+    Attributes:
+        gone: Calls that left without waiting for an answer. Bounded: leases and waiters lapse anyway.
+        held: Leases of this replica: id -> (tenant, when taken or renewed, loop seconds).
+        waiters: Calls of this replica that wait for their turn, to be told when it comes.
+        waiting: How many wait over all replicas, as last heard.
+        limits_text: The operation's limits in force, as last heard.
+        wants_grant: The next round trip looks whose turn it is.
+
+    """
+
+    operation: str
+    keys: tuple[bytes, ...]
+    asks: deque[AskItem] = field(default_factory=deque)
+    settles: deque[SettleItem] = field(default_factory=deque)
+    withdraws: deque[WithdrawItem] = field(default_factory=deque)
+    gone: deque[Ask] = field(default_factory=lambda: deque(maxlen=GONE_MAX))
+    others: deque["OtherPart"] = field(default_factory=deque)
+    held: dict[str, tuple[str, float]] = field(default_factory=dict)
+    waiters: dict[str, asyncio.Future[Admitted]] = field(default_factory=dict)
+    waiting: int = 0
+    limits_text: str = ""
+    wants_grant: bool = False
+    grant_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return not (
+            self.asks or self.settles or self.withdraws or self.gone or self.others or self.wants_grant
+        )
+
+
+def check(reply: list[Any]) -> None:
+    """
+    The head of every reply: did the step happen?
+
+    Raises:
+        StoreClockError: Not now: late, or the clocks disagree. Nothing was written.
+        StoreResetError: The store does not know the operation.
+
+    """
+    match reply[0]:
+        case 0:
+            return
+        case 3:
+            raise StoreResetError("the store has no policy for this operation: it was flushed or replaced")
+        case _:
+            raise StoreClockError("the store's clock and ours disagree; nothing was written")
+
+
+class AskPart:
+    """Calls that want to start."""
+
+    def __init__(self, lane: Lane, script: Script, replica: str, items: list[AskItem]) -> None:
+        self.lane, self.items = lane, items
+        self._script, self._replica = script, replica
+
+    @property
+    def calls(self) -> int:
+        return len(self.items)
+
+    def command(self, estimate_us: int, not_after_us: int) -> Command:
+        arguments: list[str | bytes | int] = [
+            b"EVALSHA", self._script.sha, KEY_COUNT, *self.lane.keys,
+            b"", estimate_us, not_after_us, self._replica, LEASE_US,
+        ]  # fmt: skip
+        for item in self.items:
+            ask = item.ask
+            arguments += (ask.id, ask.tenant, ask.cost, ask.wait_us)
+        return tuple(arguments)
+
+    def on_reply(self, reply: list[Any]) -> None:
+        check(reply)
+        lane = self.lane
+        lane.limits_text, lane.waiting = reply[2].decode(), reply[3]
+        leased = reply[4] == 1
+        at = HEAD_SIZE
+        for item in self.items:
+            verdict, policy, retry_us, room_policy, remaining, reset_us = reply[at : at + ITEM_SIZE]
+            at += ITEM_SIZE
+            room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
+            self._tell(item, verdict, POLICIES[policy], retry_us, room, leased=leased)
+
+    def _tell(
+        self, item: AskItem, verdict: int, policy: Policy | None, retry_us: int, room: Room, *, leased: bool
+    ) -> None:
+        answer: Verdict | None = None
+        match verdict:
+            case 1:
+                answer = Admitted(room=room, leased=leased)
+            case 2:
+                answer = Admitted(room=room, leased=leased, over=policy)
+            case 3:
+                answer = Admitted(room=room, shadow=policy)
+            case 4 if policy:
+                answer = Waiting(policy=policy, room=room)
+                if not item.answer.done():
+                    # Before the answer is seen: a grant may stand in this same round trip.
+                    self.lane.waiters[item.ask.id] = asyncio.get_running_loop().create_future()
+                    self.lane.wants_grant = self.lane.wants_grant or self.lane.grant_timer is None
+            case 5 if policy:
+                answer = Refused(policy=policy, retry_after_us=retry_us, room=room)
+            case 6 if policy:
+                answer = TooCostly(policy=policy)
+            case _:
+                answer = None
+        if item.answer.done():
+            # The caller hung up while we asked: what it was given goes back.
+            if answer and not isinstance(answer, Refused | TooCostly):
+                self.lane.gone.append(item.ask)
+            return
+        item.answer.set_result(answer)
+
+    def on_failure(self, error: StoreError) -> None:
+        for item in self.items:
+            if isinstance(error, StoreClockError) and not item.is_retried:
+                # Nothing was written, and the estimate has just been corrected: once more.
+                item.is_retried = True
+                self.lane.asks.append(item)
+                continue
+            if type(error) in (StoreTimeoutError, StoreError):
+                # The reply got lost: the step may have happened, or may yet.
+                self.lane.gone.append(item.ask)
+            if not item.answer.done():
+                item.answer.set_exception(error)
+
+
+class SettlePart:
+    """Slots that go back."""
+
+    calls = 0
+
+    def __init__(self, lane: Lane, script: Script, items: list[SettleItem]) -> None:
+        self.lane, self.items = lane, items
+        self._script = script
+
+    def command(self, estimate_us: int, not_after_us: int) -> Command:
+        del estimate_us, not_after_us  # giving back is never too late
+        arguments: list[str | bytes | int] = [b"EVALSHA", self._script.sha, KEY_COUNT, *self.lane.keys, b""]
+        for item in self.items:
+            arguments += (item.id, item.tenant, item.linger, item.service_us)
+        return tuple(arguments)
+
+    def on_reply(self, reply: list[Any]) -> None:
+        check(reply)
+        self.lane.waiting = reply[2]
+        if reply[2] > 0:
+            self.lane.wants_grant = True
+
+    def on_failure(self, error: StoreError) -> None:
+        # The work is done, and giving back is idempotent: it waits for the store.
+        del error
+        self.lane.settles.extendleft(reversed(self.items))
+
+
+class WithdrawPart:
+    """Calls that give up."""
+
+    calls = 0
+
+    def __init__(self, lane: Lane, script: Script, items: list[WithdrawItem]) -> None:
+        self.lane, self.items = lane, items
+        self._script = script
+
+    def command(self, estimate_us: int, not_after_us: int) -> Command:
+        del estimate_us, not_after_us
+        arguments: list[str | bytes | int] = [b"EVALSHA", self._script.sha, KEY_COUNT, *self.lane.keys, b""]
+        for item in self.items:
+            why = b"gone" if item.answer is None else b"timeout"
+            arguments += (item.ask.id, item.ask.tenant, item.ask.cost, why)
+        return tuple(arguments)
+
+    def on_reply(self, reply: list[Any]) -> None:
+        check(reply)
+        if reply[2] > 0:
+            self.lane.wants_grant = True
+        for at, item in enumerate(self.items):
+            what, policy, retry_us = reply[3 + 3 * at : 6 + 3 * at]
+            if item.answer is None:
+                continue
+            if item.answer.done():
+                if what == 1:
+                    self.lane.gone.append(item.ask)
+            elif what == 1:
+                item.answer.set_result(Admitted(leased=True, delayed=True))
+            else:
+                item.answer.set_result(
+                    Refused(policy=POLICIES[policy] or Policy.WAITING, retry_after_us=max(retry_us, 0))
+                )
+
+    def on_failure(self, error: StoreError) -> None:
+        for item in self.items:
+            if item.answer and not item.answer.done():
+                item.answer.set_exception(error)
+            if not isinstance(error, StoreResetError):
+                self.lane.gone.append(item.ask)
+
+
+class GrantPart:
+    """Whose turn is it? What is granted to other replicas they hear on their wake channel."""
+
+    calls = 0
+
+    def __init__(self, lane: Lane, script: Script, replica: str, wake: str) -> None:
+        self.lane = lane
+        self._script, self._replica, self._wake = script, replica, wake
+        self.next_us = -1
+
+    def command(self, estimate_us: int, not_after_us: int) -> Command:
+        lane = self.lane
+        return (
+            b"EVALSHA", self._script.sha, KEY_COUNT, *lane.keys, b"", estimate_us, not_after_us,
+            self._replica, LEASE_US, b"1" if lane.waiters else b"0", lane.operation, self._wake,
+        )  # fmt: skip
+
+    def on_reply(self, reply: list[Any]) -> None:
+        check(reply)
+        self.lane.waiting, self.next_us = reply[2], reply[3]
+        wake(self.lane, (id_.decode() for id_ in reply[5:]), leased=reply[4] == 1)
+
+    def on_failure(self, error: StoreError) -> None:
+        # Nobody waits longer than its own timer; the next look is not lost either.
+        del error
+        self.next_us = 100_000
+
+
+@dataclass(slots=True)
+class OtherPart:
+    """A rare verb of an operation (renew, look, publish), for whoever waits for its reply."""
+
+    lane: Lane
+    script: Script
+    arguments: tuple[str | bytes | int, ...]
+    answer: asyncio.Future[list[Any]]
+
+    calls = 0
+
+    def command(self, estimate_us: int, not_after_us: int) -> Command:
+        del estimate_us, not_after_us
+        return (b"EVALSHA", self.script.sha, KEY_COUNT, *self.lane.keys, *self.arguments)
+
+    def on_reply(self, reply: list[Any]) -> None:
+        check(reply)
+        if not self.answer.done():
+            self.answer.set_result(reply)
+
+    def on_failure(self, error: StoreError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+Part = AskPart | SettlePart | WithdrawPart | GrantPart | OtherPart
+
+
+def wake(lane: Lane, ids: Any, *, leased: bool) -> None:
+    """Tell the calls whose turn has come. One that has gone meanwhile withdraws by itself."""
+    for id_ in ids:
+        waiter = lane.waiters.get(id_)
+        if waiter and not waiter.done():
+            waiter.set_result(Admitted(leased=leased, delayed=True))

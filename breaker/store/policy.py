@@ -1,0 +1,84 @@
+"""
+Policy: what the files say of an operation's capacity, as the scripts read it.
+
+The hash `policy` holds limits as text, `limit period interval burst concurrency` with `-` where
+nothing is stated (times in microseconds), so that `redis-cli hgetall` can be read by a person:
+
+    file            the operation's own limits
+    tenant          those of every tenant; `tenant:<name>` an exception, `exceptions` whether there are any
+    override        a person's limits, until `override_until`; kept when files change
+    calendar        1 when the zset `calendar` says which limits hold when
+    quota           starts per period; the zset `periods` holds the periods
+    mode, overflow, waiting_max, retry_max_us, version
+"""
+
+from hashlib import sha256
+
+from breaker.core.calendar import quota_periods, transitions
+from breaker.core.model import Limits, Operation, Rate
+from breaker.core.terms import Terms
+
+DAY_US = 86_400_000_000
+AHEAD_US = 60 * DAY_US  # calendars are published this far ahead ...
+BEHIND_US = 8 * DAY_US  # ... and from before now, so that a clock that jumps back finds an entry
+
+
+def terms_of(operation: Operation, now_us: int) -> Terms:
+    """The operation's capacity with its calendar resolved around `now_us`."""
+    capacity = operation.capacity
+    # Whole days, so that all replicas publish the same.
+    today = now_us - now_us % DAY_US
+    start, end = today - BEHIND_US, today + AHEAD_US
+    return Terms(
+        limits=capacity.limits,
+        calendar=tuple(transitions(capacity, start, end)),
+        per_tenant=capacity.per_tenant,
+        tenants=dict(capacity.tenants),
+        quota=capacity.quota.limit if capacity.quota else None,
+        periods=tuple(quota_periods(capacity.quota, start, end)) if capacity.quota else (),
+        mode=capacity.mode,
+        overflow=operation.overflow,
+        waiting_max=operation.waiting_max,
+        retry_max_us=operation.retry_after_max_ms * 1_000,
+    )
+
+
+def text_of(limits: Limits) -> str:
+    """Limits as the scripts read them."""
+    rate = limits.rate
+    head = f"{rate.limit} {rate.period_us} {rate.interval_us} {rate.burst}" if rate else "- - - -"
+    return f"{head} {'-' if limits.concurrency is None else limits.concurrency}"
+
+
+def limits_of(text: str) -> Limits:
+    """The same, read back."""
+    limit, period, _, burst, concurrency = text.split(" ")
+    rate = None if limit == "-" else Rate(limit=int(limit), period_us=int(period), burst=int(burst))
+    return Limits(rate=rate, concurrency=None if concurrency == "-" else int(concurrency))
+
+
+def publish_arguments(terms: Terms, version: str) -> list[str]:
+    """ARGV of `publish.lua`; the first field is a digest of all, so that nothing changes twice."""
+    fields = {
+        "file": text_of(terms.limits),
+        "mode": str(terms.mode),
+        "overflow": str(terms.overflow),
+        "waiting_max": str(terms.waiting_max),
+        "retry_max_us": str(terms.retry_max_us),
+        "calendar": "1" if terms.calendar else "0",
+        "exceptions": "1" if terms.tenants else "0",
+        "version": version,
+    }
+    if terms.per_tenant:
+        fields["tenant"] = text_of(terms.per_tenant)
+    if terms.quota is not None:
+        fields["quota"] = str(terms.quota)
+    fields |= {f"tenant:{name}": text_of(limits) for name, limits in terms.tenants.items()}
+    times: list[str] = [str(len(terms.calendar))]
+    for start, limits in terms.calendar:
+        times += [str(start), text_of(limits)]
+    for first, last in terms.periods:
+        times += [str(first), str(last)]
+    pairs = [part for pair in fields.items() for part in pair]
+    digest = sha256("\n".join(pairs + times).encode()).hexdigest()[:16]
+    return [str(len(fields) + 1), "digest", digest, *pairs, *times]
