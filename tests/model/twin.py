@@ -1,0 +1,165 @@
+"""
+Twin: the same step through the specification and through the scripts, compared.
+
+`Twin` holds a `core.admission.State` and the keys of a real server, takes each step in both with
+the same `now`, and asserts that verdict and state are the same afterwards.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+
+from breaker.core import admission
+from breaker.core.admission import PLAYING, Ask, State
+from breaker.core.model import LEASE_US, Mode, Overflow
+from breaker.core.terms import Terms
+from breaker.core.verdict import Admitted, Refused, Room, TooCostly, Verdict, Waiting
+from breaker.store.keys import Keys
+from breaker.store.parts import POLICIES
+from breaker.store.policy import publish_arguments, text_of
+from breaker.store.scripts import load_scripts
+
+SCRIPTS = load_scripts()
+OPERATION = "billing.charge"
+
+
+class Twin:
+    def __init__(self, redis: Redis, cluster: str, terms: Terms, now_us: int) -> None:
+        self.redis, self.keys = redis, Keys(cluster, OPERATION)
+        self.state, self.now_us = State(), now_us
+        self.terms = terms
+        self.publish(terms)
+
+    def run(self, verb: str, *arguments: str | int) -> list[Any]:
+        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, 10, *self.keys.all, *arguments)  # type: ignore[assignment]
+        assert reply[0] == 0, reply
+        return reply
+
+    def publish(self, terms: Terms) -> None:
+        self.terms = terms
+        self.run("publish", *publish_arguments(terms, "test"))
+        self.redis.hdel(self.keys.named("policy"), "override", "override_until")
+        if terms.override:
+            fields = {"override": text_of(terms.override.limits), "override_until": terms.override.until_us}
+            self.redis.hset(self.keys.named("policy"), mapping=fields)
+
+    def admit(self, ask: Ask) -> Verdict | None:
+        expected = admission.admit(self.state, self.terms, ask, self.now_us, LEASE_US)
+        reply = self.run(
+            "admit", self.now_us, "", "", ask.replica, LEASE_US, ask.id, ask.tenant, ask.cost, ask.wait_us
+        )
+        assert verdict_of(reply, 5) == expected, (verdict_of(reply, 5), expected)
+        if self.terms.overflow is Overflow.THROTTLE and self.terms.mode is Mode.ENFORCE:
+            assert reply[3] == len(self.state.calls)
+        self.compare()
+        return expected
+
+    def grant(self, replica: str, *, keeps_alive: bool) -> list[str]:
+        if keeps_alive:
+            self.state.seen[replica] = self.now_us
+        granted, next_us = admission.grant(self.state, self.terms, self.now_us, LEASE_US)
+        with self.redis.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.psubscribe(f"{self.keys.cluster}:wake:*")
+            channel.get_message(timeout=1)
+            reply = self.run(
+                "grant", self.now_us, "", "", replica, LEASE_US, int(keeps_alive), OPERATION,
+                f"{self.keys.cluster}:wake:",
+            )  # fmt: skip
+            heard = [id_.decode() for id_ in reply[5:]]
+            owners = {id_.partition(".")[0] for id_ in granted} - {replica}
+            for _ in owners:
+                message = channel.get_message(timeout=5)
+                assert message
+                heard += message["data"].decode().split(" ")[2:]
+        assert sorted(heard) == sorted(granted)
+        assert reply[2] == len(self.state.calls)
+        assert reply[3] == next_us
+        self.compare()
+        return granted
+
+    def settle(self, id_: str, tenant: str, linger_us: int | None, service_us: int) -> None:
+        admission.settle(self.state, id_, tenant, self.now_us, linger_us=linger_us, service_us=service_us)
+        linger = "" if linger_us is None else "mean" if linger_us == -1 else str(linger_us)
+        self.run("settle", self.now_us, id_, tenant, linger, service_us)
+        self.compare()
+
+    def withdraw(self, ask: Ask, *, timed_out: bool) -> Refused | bool:
+        expected = admission.withdraw(self.state, self.terms, ask, self.now_us, timed_out=timed_out)
+        reply = self.run(
+            "withdraw", self.now_us, ask.id, ask.tenant, ask.cost, "timeout" if timed_out else "gone"
+        )
+        what, policy, retry_us = reply[3:6]
+        found: Refused | bool = what == 1
+        if what == 2:
+            found = Refused(policy=POLICIES[policy], retry_after_us=retry_us)  # type: ignore[arg-type]
+        assert found == expected, (found, expected)
+        self.compare()
+        return expected
+
+    def renew(self, leases: Sequence[tuple[str, str]]) -> int:
+        lost = admission.renew(self.state, list(leases), self.now_us, LEASE_US)
+        reply = self.run("renew", self.now_us, LEASE_US, *[part for lease in leases for part in lease])
+        assert reply[2] == lost
+        self.compare()
+        return lost
+
+    def compare(self) -> None:
+        """Everything that can still matter is the same in both."""
+        state, now = self.state, self.now_us
+        rate = self._hash("rate")
+        assert max(now, int(rate.get("tat", 0))) == max(now, state.own.tat_us)
+        assert max(now, int(rate.get("promise", 0))) == max(now, state.own.promise_us)
+        assert max(now, int(rate.get("slots_promise", 0))) == max(now, state.own.slots_promise_us)
+        assert int(rate.get("service", 0)) == state.service_us
+        assert int(rate.get("started", 0)) == state.started
+        assert int(rate.get("wanted", 0)) == state.wanted
+        assert self._alive("slots") == {k: v for k, v in state.own.leases.items() if v > now}
+        assert self._zset("waiting") == state.waiting
+        assert set(self._hash("calls")) == set(state.calls)
+        assert self._zset("parked") == state.parked
+        assert self._alive("tombs") == {k: v for k, v in state.tombs.items() if v > now}
+        for tenant, bucket in state.tenants.items():
+            own = self._hash(f"rate:{tenant}")
+            assert max(now, int(own.get("tat", 0))) == max(now, bucket.tat_us)
+            assert max(now, int(own.get("promise", 0))) == max(now, bucket.promise_us)
+            assert self._alive(f"slots:{tenant}") == {k: v for k, v in bucket.leases.items() if v > now}
+        for tenant, line in state.lines.items():
+            assert self._zset(f"parked:{tenant}") == line
+
+    def deadlines(self) -> list[int]:
+        """Moments at which something changes: where mistakes live."""
+        state = self.state
+        moments = [*state.own.leases.values(), state.own.tat_us, state.own.promise_us, *state.parked.values()]
+        moments += [waiter.give_up_us for waiter in state.calls.values()]
+        moments += [start for start, _ in self.terms.calendar] + [end for _, end in self.terms.periods]
+        moments += [bucket.tat_us for bucket in state.tenants.values()]
+        return sorted({moment for moment in moments if self.now_us <= moment < PLAYING})
+
+    def _hash(self, name: str) -> dict[str, str]:
+        found: dict[bytes, bytes] = self.redis.hgetall(self.keys.named(name))  # type: ignore[assignment]
+        return {key.decode(): value.decode() for key, value in found.items()}
+
+    def _zset(self, name: str) -> dict[str, int]:
+        found: list[tuple[bytes, float]] = self.redis.zrange(self.keys.named(name), 0, -1, withscores=True)  # type: ignore[assignment]
+        return {member.decode(): int(score) for member, score in found}
+
+    def _alive(self, name: str) -> dict[str, int]:
+        return {member: score for member, score in self._zset(name).items() if score > self.now_us}
+
+
+def verdict_of(reply: list[Any], at: int) -> Verdict | None:
+    """One call's answer in a reply of admit.lua."""
+    verdict, policy, retry_us, room_policy, remaining, reset_us = reply[at : at + 6]
+    room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
+    why: Any = POLICIES[policy]
+    leased = reply[4] == 1
+    return {
+        1: Admitted(room=room, leased=leased),
+        2: Admitted(room=room, leased=leased, over=why),
+        3: Admitted(room=room, shadow=why),
+        4: Waiting(policy=why, room=room),
+        5: Refused(policy=why, retry_after_us=retry_us, room=room),
+        6: TooCostly(policy=why),
+        7: None,
+    }[verdict]
