@@ -1,0 +1,148 @@
+"""
+The process: from `gateway.yaml` to core types, with what only shows across fields and files.
+
+Paths to other files are relative to the folder of `gateway.yaml`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeVar
+
+from breaker.core.errors import Problem
+from breaker.core.model import Caller, Gateway, StoreSettings
+from breaker.policy.document import Loc
+from breaker.policy.files import check_readable, read_secret
+from breaker.policy.gateway_file import CallerSection, GatewayFile, StoreSection
+from breaker.policy.shape import Shaped
+from breaker.policy.words import did_you_mean
+
+_KEYS_MAX = 2  # the old and the new one, while a key rotates
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayBuilder:
+    """Builds the process; `operations` are the names that callers may be allowed."""
+
+    shaped: Shaped[GatewayFile]
+    folder: Path
+    password: str | None
+    operations: list[str]
+    problems: list[Problem]
+
+    def build(self, file: GatewayFile) -> Gateway:
+        if file.listen == file.admin and not file.listen.endswith(":0"):
+            self._add(("admin",), f"`admin` is {file.admin}, as is `listen`: they need two ports")
+        return Gateway(
+            listen=file.listen,
+            admin=file.admin,
+            cluster=file.cluster,
+            store=self._store(file.store),
+            callers=self._callers(file),
+            log_level=file.log.level,
+            log_format=file.log.format,
+            log_sample=float(file.log.sample),
+            drain_delay_ms=file.drain.delay,
+            drain_timeout_ms=file.drain.timeout,
+            head_timeout_ms=file.limits.head_timeout,
+            connections_max=file.limits.connections,
+            cookies=file.cookies,
+        )
+
+    def _store(self, store: StoreSection) -> StoreSettings:
+        password, ca_file = self.password, None
+        if password is None and store.password_file is not None:
+            password_file = self.folder / store.password_file
+            password = self._from_file(("store", "password_file"), lambda: read_secret(password_file))
+        if store.ca_file is not None:
+            path = self.folder / store.ca_file
+            ca_file = self._from_file(("store", "ca_file"), lambda: check_readable(path))
+            if not store.url.startswith("rediss:"):
+                self._add(
+                    ("store", "ca_file"),
+                    f"`ca_file` has no effect on {store.url}: write rediss:// or leave it out",
+                )
+        has_password = password is not None or store.password_file is not None
+        if store.username is not None and not has_password and not self.shaped.is_broken(("store",)):
+            self._add(("store", "username"), "`username` needs a password: state `password_file`")
+        return StoreSettings(
+            url=store.url,
+            timeout_ms=store.timeout,
+            username=store.username,
+            password=password,
+            ca_file=ca_file,
+        )
+
+    def _callers(self, file: GatewayFile) -> tuple[Caller, ...] | None:
+        if not file.callers:
+            # An empty list would read as "nobody" to one person and as "everybody" to another.
+            if "callers" in file.model_fields_set:
+                self._add(("callers",), "`callers` is empty: name one, or leave it out to let everybody call")
+            return None
+        callers = [self._caller(index, caller) for index, caller in enumerate(file.callers)]
+        self._check_twice((("callers", index, "id"), "id", caller.id) for index, caller in enumerate(callers))
+        self._check_twice(
+            (("callers", index), "key", key)
+            for index, caller in enumerate(callers)
+            for key in set(caller.key_hashes)
+        )
+        return tuple(callers)
+
+    def _caller(self, index: int, section: CallerSection) -> Caller:
+        at: Loc = ("callers", index)
+        for place, pattern in enumerate(section.operations):
+            self._check_pattern((*at, "operations", place), pattern)
+        if not section.operations:
+            self._add((*at, "operations"), "`operations` is empty: this caller could call nothing")
+        return Caller(
+            id=section.id,
+            key_hashes=self._key_hashes(at, section),
+            operations=tuple(section.operations),
+            may_name=frozenset(section.may_name),
+            tenants_max=section.max_tenants,
+        )
+
+    def _key_hashes(self, at: Loc, section: CallerSection) -> tuple[str, ...]:
+        if (section.key_sha256 is None) == (section.key_sha256_file is None):
+            self._add(at, f"caller '{section.id}' needs one of `key_sha256_file` and `key_sha256`")
+            return ()
+        if section.key_sha256 is not None:
+            place, source, keys = (*at, "key_sha256"), "`key_sha256`", section.key_sha256
+        else:
+            path = self.folder / str(section.key_sha256_file)
+            place, source = (*at, "key_sha256_file"), str(path)
+            text = self._from_file(place, lambda: read_secret(path))
+            if text is None:
+                return ()
+            keys = text.split()
+        # What is no hash may be the key itself: it is never repeated.
+        if not 1 <= len(keys) <= _KEYS_MAX or any(not re.fullmatch(r"[0-9a-fA-F]{64}", key) for key in keys):
+            self._add(place, f"{source} must hold one or two SHA-256 hashes of 64 hex digits, one per line")
+        return tuple(key.lower() for key in keys)
+
+    def _check_pattern(self, at: Loc, pattern: str) -> None:
+        if not any(fnmatchcase(name, pattern) for name in self.operations) or re.search(r"[\[\]?]", pattern):
+            pipelines = sorted({name.partition(".")[0] + ".*" for name in self.operations})
+            near = did_you_mean(pattern, [*self.operations, *pipelines])
+            self._add(at, f"'{pattern}' matches no operation{near}")
+
+    def _check_twice(self, stated: Iterable[tuple[Loc, str, str]]) -> None:
+        seen: set[str] = set()
+        for at, what, value in stated:
+            if value in seen:
+                shown = f" '{value}'" if what == "id" else ""
+                self._add(at, f"two callers have the same {what}{shown}: who called could not be told")
+            seen.add(value)
+
+    def _from_file(self, at: Loc, read: Callable[[], _Read]) -> _Read | None:
+        try:
+            return read()
+        except ValueError as error:
+            self._add(at, f"`{at[-1]}`: {error}")
+            return None
+
+    def _add(self, at: Loc, message: str) -> None:
+        self.problems.append(self.shaped.document.problem(at, message))

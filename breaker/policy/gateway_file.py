@@ -1,0 +1,93 @@
+"""
+The shape of `gateway.yaml`, field by field, as pydantic reads it.
+
+What needs more than one value, or another file, is checked in `build_gateway.py`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from breaker.policy import kinds as k
+from breaker.policy import words as w
+
+
+class StoreSection(k.Section):
+    """How to reach the store."""
+
+    url: Annotated[str, *k.text("URL", w.check_store_url)] = k.setting(
+        "`embedded`, `redis://`, `rediss://` or `unix://`.",
+        "embedded",
+        example="rediss://valkey.internal:6379/0",
+    )
+    timeout: k.Length = k.setting("For one round trip.", "100ms", example="50ms")
+    username: k.Text | None = k.setting("For servers with users (ACL).", None, example="breaker")
+    password_file: k.File | None = k.setting("File with the password.", None, example="secrets/store")
+    ca_file: k.File | None = k.setting(
+        "Authorities that are trusted for `rediss://`.", None, example="tls/ca.pem", shown="the system's"
+    )
+
+
+class CallerSection(k.Section):
+    """An operational system that may call."""
+
+    id: k.Name = k.setting("Its name in logs, and its tenant unless it may name others.", example="crm")
+    key_sha256_file: k.File | None = k.setting(
+        "File with the SHA-256 of its key in hex; two lines while keys rotate.", None, example="secrets/crm"
+    )
+    key_sha256: list[str] | None = k.setting(
+        "The same in place, one or two; give one of the two fields.", None, example=["9f86d081…0f00a08"]
+    )
+    operations: list[str] = k.setting("What it may call; `*` stands for any part.", example=["support.*"])
+    may_name: list[Annotated[Literal["tenant"], k.not_later("may_name")]] = k.setting(
+        "What it may say of a call in headers.", [], example=["tenant"]
+    )
+    max_tenants: k.Burst = k.setting(
+        "How many different tenants it may name; the rest share one.", 10_000, example=500
+    )
+
+
+class LogSection(k.Section):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = k.setting(
+        "From which level on.", "info", example="warning"
+    )
+    format: Literal["auto", "json", "console"] = k.setting(
+        "`auto` is console on a terminal and JSON elsewhere.", "auto", example="json"
+    )
+    sample: Annotated[float, Field(ge=0, le=1)] = k.setting(
+        "Share of plainly forwarded calls that are logged, 0 to 1.", 1.0, example=0.01
+    )
+
+
+class DrainSection(k.Section):
+    """How the process stops."""
+
+    delay: k.Duration = k.setting("Between `not ready` and closing the listener.", "0s", example="5s")
+    timeout: k.Length = k.setting("How long calls may finish after that.", "20s", example="30s")
+
+
+class ProcessLimitsSection(k.Section):
+    """What one process bears."""
+
+    head_timeout: k.Length = k.setting(
+        "How long a connection may take to send a request head, or stay idle.", "15s", example="30s"
+    )
+    connections: k.Burst = k.setting("Open connections.", 10_000, example=2000)
+
+
+class GatewayFile(k.Section):
+    """`gateway.yaml`: the process."""
+
+    listen: k.Address = k.setting("The callers' listener.", "127.0.0.1:8080", example="0.0.0.0:8080")
+    admin: k.Address = k.setting("The admin listener.", "127.0.0.1:8081", example="127.0.0.1:8081")
+    cluster: k.Name = k.setting(
+        "Prefix of all keys in the store, and a label.", "default", example="production"
+    )
+    store: StoreSection = Field(default=StoreSection())
+    callers: list[CallerSection] | None = Field(default=None)
+    log: LogSection = Field(default=LogSection())
+    drain: DrainSection = Field(default=DrainSection())
+    limits: ProcessLimitsSection = Field(default=ProcessLimitsSection())
+    cookies: bool = k.setting("Whether `Cookie` and `Set-Cookie` pass.", False, example=True)

@@ -1,0 +1,165 @@
+"""
+Values: a Config in words, field by field, as a person would have written it.
+
+`explain` shows these with their origin and `diff` compares them. The names are those of the
+files; secrets are compared and never shown.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from breaker.core.model import Caller, Capacity, Downstream, Gateway, HangUp, Limits, Operation
+from breaker.policy import units as u
+
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A secret: equal to itself, shown to nobody."""
+
+    value: object = field(repr=False)
+
+    def __str__(self) -> str:
+        return "(hidden)"
+
+
+Value = str | Hidden
+
+
+def operation_values(operation: Operation) -> dict[str, Value]:
+    """Every field of an operation, by its path below `operations.<name>`."""
+    tenant = operation.tenant
+    return {
+        "match": f"{operation.match.method} {operation.match.template}",
+        "team": operation.team,
+        **_downstream(operation.downstream),
+        "tenant.header": (tenant and tenant.header) or NONE,
+        "tenant.pointer": (tenant and tenant.pointer) or NONE,
+        "contract": _contract(operation.contract_file, operation.contract),
+        **_capacity(operation.capacity),
+        "overflow": operation.overflow,
+        "max_wait": u.format_duration(operation.max_wait_ms),
+        "max_waiting": str(operation.waiting_max),
+        "retry_after_max": u.format_duration(operation.retry_after_max_ms),
+        "linger": _or(operation.linger_ms, u.format_duration, "mean service time"),
+        "max_body": _or(operation.body_max, u.format_size, "no limit (streamed)"),
+        "body_timeout": u.format_duration(operation.body_timeout_ms),
+        "on_hang_up": operation.on_hang_up or _on_hang_up(operation.match.method),
+    }
+
+
+def gateway_values(gateway: Gateway) -> dict[str, Value]:
+    """Every field of the process; callers by their id."""
+    store = gateway.store
+    values: dict[str, Value] = {
+        "listen": gateway.listen,
+        "admin": gateway.admin,
+        "cluster": gateway.cluster,
+        "store.url": store.url,
+        "store.timeout": u.format_duration(store.timeout_ms),
+        "store.username": store.username or NONE,
+        "store.password_file": Hidden(store.password) if store.password else NONE,
+        "store.ca_file": store.ca_file or NONE,
+        "log.level": gateway.log_level,
+        "log.format": gateway.log_format,
+        "log.sample": f"{gateway.log_sample:g}",
+        "drain.delay": u.format_duration(gateway.drain_delay_ms),
+        "drain.timeout": u.format_duration(gateway.drain_timeout_ms),
+        "limits.head_timeout": u.format_duration(gateway.head_timeout_ms),
+        "limits.connections": str(gateway.connections_max),
+        "cookies": str(gateway.cookies).lower(),
+    }
+    for caller in gateway.callers or ():
+        values |= _caller(caller)
+    return values
+
+
+def limits_in_words(limits: Limits) -> str:
+    """`12/min, burst 1, concurrency 3`."""
+    words = []
+    if limits.rate is not None:
+        words.append(u.format_rate(limits.rate) if limits.rate.limit else "closed")
+        words += [f"burst {limits.rate.burst}"] if limits.rate.limit else []
+    if limits.concurrency is not None:
+        words.append(f"concurrency {limits.concurrency}")
+    return ", ".join(words) or "no limit"
+
+
+def _caller(caller: Caller) -> dict[str, Value]:
+    at = f"callers.{caller.id}"
+    return {
+        f"{at}.key_sha256": Hidden(caller.key_hashes),
+        f"{at}.operations": ", ".join(caller.operations),
+        f"{at}.may_name": ", ".join(sorted(caller.may_name)) or NONE,
+        f"{at}.max_tenants": str(caller.tenants_max),
+    }
+
+
+def _downstream(downstream: Downstream) -> dict[str, Value]:
+    credential, tls = downstream.credential, downstream.tls
+    return {
+        "downstream.url": downstream.url,
+        "downstream.timeout": u.format_duration(downstream.timeout_ms),
+        "downstream.connect_timeout": u.format_duration(downstream.connect_timeout_ms),
+        "downstream.path": downstream.path or "as called",
+        "downstream.credentials.header": credential.header if credential else NONE,
+        "downstream.credentials.file": Hidden(credential.value) if credential else NONE,
+        "downstream.tls.ca_file": (tls and tls.ca_file) or NONE,
+        "downstream.tls.cert_file": (tls and tls.cert_file) or NONE,
+        "downstream.tls.key_file": (tls and tls.key_file) or NONE,
+        "downstream.tls.server_name": (tls and tls.server_name) or NONE,
+        "downstream.max_response": _or(downstream.response_max, u.format_size, NONE),
+    }
+
+
+def _capacity(capacity: Capacity) -> dict[str, Value]:
+    cost, quota, schedule = capacity.cost, capacity.quota, capacity.schedule
+    values: dict[str, Value] = {
+        **_limits("capacity", capacity.limits),
+        "capacity.cost.constant": str(cost.constant),
+        "capacity.cost.header": cost.header or NONE,
+        "capacity.cost.max": str(cost.max),
+        "capacity.quota.limit": str(quota.limit) if quota else NONE,
+        "capacity.quota.per": quota.per if quota else NONE,
+        "capacity.quota.timezone": quota.timezone if quota else NONE,
+        **_limits("capacity.per_tenant", capacity.per_tenant or Limits()),
+    }
+    for tenant, limits in capacity.tenants.items():
+        values |= _limits(f"capacity.tenants.{tenant}", limits)
+    if schedule is not None:
+        values["capacity.schedule.timezone"] = schedule.timezone
+        for index, entry in enumerate(schedule.hours):
+            at = f"capacity.schedule.hours[{index}]"
+            values[f"{at}.when"] = entry.text
+            values |= _limits(at, entry.limits)
+        values |= _limits("capacity.schedule.otherwise", schedule.otherwise)
+    values["capacity.mode"] = capacity.mode
+    return values
+
+
+def _limits(at: str, limits: Limits) -> dict[str, Value]:
+    return {
+        f"{at}.rate": u.format_rate(limits.rate) if limits.rate else NONE,
+        f"{at}.burst": str(limits.rate.burst) if limits.rate else NONE,
+        f"{at}.concurrency": _or(limits.concurrency, str, NONE),
+    }
+
+
+def _contract(file: str | None, contract: Mapping[str, Any] | None) -> str:
+    """The file and the start of its content's hash: a contract that changed under its name shows."""
+    if file is None:
+        return NONE
+    content = json.dumps(contract, sort_keys=True).encode()
+    return f"{file} ({hashlib.sha256(content).hexdigest()[:8]})"
+
+
+def _on_hang_up(method: str) -> HangUp:
+    return HangUp.CANCEL if method in {"GET", "HEAD", "OPTIONS"} else HangUp.FINISH
+
+
+def _or(value: int | None, write: Any, otherwise: str) -> str:
+    return otherwise if value is None else str(write(value))
