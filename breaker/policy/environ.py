@@ -3,7 +3,8 @@ Environment: variables that take the place of values in `gateway.yaml`.
 
 `BREAKER_STORE__URL` is `store.url`: upper case, `__` where the file has a dot. A variable
 that belongs to no field is a problem, because a misspelt one would silently change nothing.
-`BREAKER_CONFIG` names the folder, and `BREAKER_STORE__PASSWORD` carries the secret itself.
+`BREAKER_CONFIG` names the folder, `BREAKER_DATA` where an embedded store keeps its files, and
+`BREAKER_STORE__PASSWORD` carries the secret itself.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from breaker.policy.words import did_you_mean
 
 PREFIX = "BREAKER_"
 FOLDER = "BREAKER_CONFIG"
+DATA = "BREAKER_DATA"
 PASSWORD = "BREAKER_STORE__PASSWORD"  # noqa: S105 - the name of the variable
 _READ_AS_WRITTEN = {"whole number", "number", "true or false"}
 
@@ -52,7 +54,7 @@ def override(document: Document, environ: Mapping[str, str], problems: list[Prob
     known, named = variables(), dict(document.variables)
     password = environ.get(PASSWORD) or None
     for variable, said in sorted(environ.items()):
-        if not variable.startswith(PREFIX) or variable in {FOLDER, PASSWORD}:
+        if not variable.startswith(PREFIX) or variable in {FOLDER, DATA, PASSWORD}:
             continue
         path = known.get(variable)
         if path is None:

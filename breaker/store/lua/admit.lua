@@ -85,7 +85,7 @@ for i = 6, #ARGV, 4 do
     local own_line = own and (policy == TENANT_RATE or policy == TENANT_SLOTS
       or (parked and redis.call('ZSCORE', KEYS[6], tenant) ~= false))
     if not policy and (line > 0 or own_line) then policy, wait = TURN, 0 end
-    if not policy or op.alert then
+    if not policy or (op.alert and not op.shadow) then
       charge(op, own, cost, now)
       if leased then
         lease(leases, KEYS[3], id, now + lease_us)

@@ -23,8 +23,9 @@ for i = 2, #ARGV, 4 do
     -- Abandoned, and still being worked on downstream: the slot stays for as long as that takes.
     local stay = linger == 'mean' and (service > 0 and service or SERVICE_UNKNOWN) or tonumber(linger)
     local expiry = int(now + min(stay, 10000000))
-    redis.call('ZADD', KEYS[3], 'XX', expiry, id)
-    if tenant ~= '' then redis.call('ZADD', own_slots, 'XX', expiry, id) end
+    for _, key in ipairs(tenant ~= '' and {KEYS[3], own_slots} or {KEYS[3]}) do
+      if (tonumber(redis.call('ZSCORE', key, id) or 0)) > now then redis.call('ZADD', key, expiry, id) end
+    end
   end
   if tenant ~= '' then settled[tenant] = true end
 end

@@ -15,7 +15,7 @@ for i = 2, #ARGV, 4 do
   local id, tenant, cost, why = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
   local own = tenant ~= '' and tenant_of(op, tenant, now) or nil
   local waiter, what, policy, retry = waiter_of(id), 0, 0, 0
-  local is_granted = not waiter and redis.call('ZSCORE', KEYS[3], id)
+  local is_granted = not waiter and (tonumber(redis.call('ZSCORE', KEYS[3], id) or 0)) > now
   if waiter then leave(id, waiter, now) end
   if is_granted then
     what = 1

@@ -1,0 +1,149 @@
+"""
+Headers on their way through: what passes, what is ours, and the fields that we add.
+
+RFC 9110 section 7.6.1: hop-by-hop fields do not pass, nor do those that `Connection` names.
+"""
+
+from collections.abc import Iterable
+
+from breaker.core.events import Outcome
+from breaker.core.model import Limits, Operation
+from breaker.core.verdict import Policy, Room
+from breaker.gateway.call import Call
+from breaker.gateway.work import tenant_limits
+from breaker.store.policy import limits_of
+
+LOCATIONS = frozenset({b"location", b"content-location"})
+LINES_MAX = 1_000  # RateLimit-Policy lines kept per operation, one per tenant with limits of its own
+
+Lines = Iterable[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
+        b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+OURS_DOWN = HOP_BY_HOP | {
+    b"host", b"content-length", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-host",
+    b"x-forwarded-proto", b"x-request-id", b"request-timeout", b"breaker-key", b"prefer",
+}  # fmt: skip
+OURS_UP = HOP_BY_HOP | {
+    b"content-length", b"x-request-id", b"breaker-outcome", b"breaker-decision", b"ratelimit", b"ratelimit-policy",
+}  # fmt: skip
+
+
+def skipped(ours: frozenset[bytes], headers: Lines, *, cookies: bool, cookie: bytes) -> frozenset[bytes]:
+    """The names that do not pass: ours, those that `Connection` names, and cookies unless allowed."""
+    named = [value for name, value in headers if name.lower() == b"connection"]
+    extra = {part.strip().lower() for value in named for part in value.split(b",")} - {
+        b"close",
+        b"keep-alive",
+        b"",
+    }
+    if not cookies:
+        extra.add(cookie)
+    return ours | extra
+
+
+def lines_down(headers: Lines, skip: frozenset[bytes], credential: tuple[bytes, bytes] | None) -> bytes:
+    """The caller's header lines that the downstream gets, with its own credential."""
+    passed = [name + b": " + value + b"\r\n" for name, value in headers if name.lower() not in skip]
+    if credential:
+        mine = credential[0].lower()
+        passed = [line for line in passed if not line.lower().startswith(mine + b":")]
+        passed.append(credential[0] + b": " + credential[1] + b"\r\n")
+    return b"".join(passed)
+
+
+def lines_up(headers: Lines, skip: frozenset[bytes], operation: Operation) -> bytes:
+    """The downstream's header lines that the caller gets."""
+    lines = []
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in LOCATIONS:
+            lines.append(name + b": " + location_here(value, operation) + b"\r\n")
+        elif lowered not in skip:
+            lines.append(name + b": " + value + b"\r\n")
+    return b"".join(lines)
+
+
+def location_here(value: bytes, operation: Operation) -> bytes:
+    """A place at the downstream, as the caller reaches it: below the pipeline. Other places stay."""
+    prefix = b"/" + operation.pipeline.encode()
+    url = operation.downstream.url.rstrip("/").encode()
+    if value.startswith(url + b"/"):
+        return prefix + value[len(url) :]
+    return prefix + value if value.startswith(b"/") and not value.startswith(b"//") else value
+
+
+def peer_lines(peer: str, host: str, scheme: str) -> bytes:
+    """Who called, as the next hop learns it (RFC 7239, and the older fields that everybody reads)."""
+    node = f'"[{peer}]"' if ":" in peer else peer or "unknown"
+    return (
+        f'Forwarded: for={node};host="{host}";proto={scheme}\r\n'
+        f"X-Forwarded-For: {peer}\r\nX-Forwarded-Host: {host}\r\nX-Forwarded-Proto: {scheme}\r\n"
+    ).encode("latin-1", "replace")
+
+
+def our_lines(call: Call, outcome: Outcome) -> bytes:
+    """What every answer tells about itself: whose it is, the decision, and the room that is left."""
+    lane, lines = call.work.lane, call.work.policy_lines
+    known = (lane.limits_text, call.ask.tenant)
+    policy = lines.get(known)
+    if policy is None:
+        if len(lines) >= LINES_MAX:
+            lines.clear()
+        policy = lines[known] = policy_line(call.work.operation, *known)
+    room = room_line(call.verdict.room) if call.verdict else b""
+    return b"Breaker-Outcome: %b\r\nBreaker-Decision: %b\r\nX-Request-Id: %b\r\n%b%b" % (
+        outcome.encode(), call.decision.encode(), call.request_id.encode(), policy, room,
+    )  # fmt: skip
+
+
+def policy_line(operation: Operation, limits_text: str, tenant: str) -> bytes:
+    """`RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11): every limit that holds now."""
+    limits = limits_of(limits_text) if limits_text else Limits()
+    parts = stated(limits, Policy.RATE, Policy.SLOTS)
+    own = tenant_limits(operation, tenant) if tenant else None
+    if own:
+        parts += stated(own, Policy.TENANT_RATE, Policy.TENANT_SLOTS)
+    quota = operation.capacity.quota
+    if quota:
+        parts.append(f'"{Policy.QUOTA}";q={quota.limit}')
+    return f"RateLimit-Policy: {', '.join(parts)}\r\n".encode() if parts else b""
+
+
+def stated(limits: Limits, rate: Policy, slots: Policy) -> list[str]:
+    parts = []
+    if limits.rate:
+        parts.append(f'"{rate}";q={limits.rate.limit};w={limits.rate.period_us // 1_000_000}')
+    if limits.concurrency is not None:
+        parts.append(f'"{slots}";q={limits.concurrency};qu="concurrent-requests"')
+    return parts
+
+
+def room_line(room: Room) -> bytes:
+    """`RateLimit`: what is left of the tightest limit, and seconds until it is free again."""
+    if room.policy is None:
+        return b""
+    return b'RateLimit: "%b";r=%d;t=%d\r\n' % (
+        room.policy.encode(),
+        room.remaining,
+        -(-room.reset_us // 1_000_000),
+    )
+
+
+def limit_words(operation: Operation, limits_text: str, policy: Policy, tenant: str) -> str | None:
+    """The limit behind a policy, for a person: `20 per 1 s, burst 40`, `8 at once`."""
+    limits = (tenant_limits(operation, tenant) if policy.is_tenants_own else None) or (
+        limits_of(limits_text) if limits_text else Limits()
+    )
+    quota = operation.capacity.quota
+    if policy is Policy.QUOTA and quota:
+        return f"{quota.limit} per {quota.per} ({quota.timezone})"
+    if policy in (Policy.SLOTS, Policy.TENANT_SLOTS) and limits.concurrency is not None:
+        return f"{limits.concurrency} at once"
+    if limits.rate:
+        return f"{limits.rate.limit} per {limits.rate.period_us // 1_000_000} s, burst {limits.rate.burst}"
+    return None

@@ -1,0 +1,342 @@
+"""
+The path of a call, top to bottom. Read `Path.take` first.
+
+    1 check     the contract, before any capacity is spent                 422
+    2 admit     one atomic step in the store: every limit, and whose turn
+                  waiting -> in arrival order over all replicas, at most max_wait
+                  refused -> a problem that names the limit, with a ticket 429, 503
+    3 forward   to the downstream, with what is left of the deadline       502, 504
+    4 settle    the slot goes back, off the caller's way; on every exit
+    5 emit      one event, from which metrics, log line and trace are made
+
+Each accepted call ends in exactly one outcome, counted once.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import assert_never
+
+from breaker.core.admission import Ask
+from breaker.core.errors import StoreError
+from breaker.core.events import Action, CallEnded, Listener, Outcome, Result
+from breaker.core.verdict import Admitted, Policy, Refused, TooCostly, Waiting
+from breaker.gateway.call import Call, CallerError, Kind, Refusal
+from breaker.gateway.contract import NotJsonError, at_pointer, parse
+from breaker.gateway.downstream import ConnectFailed, DownstreamError, Response, TimedOut, TooLarge
+from breaker.gateway.headers import OURS_DOWN, OURS_UP, lines_down, lines_up, our_lines, skipped
+from breaker.store.capacity import CapacityStore
+
+DEGRADED_RETRY_US = 1_000_000  # the store is usually back within a second
+
+
+class Path:
+    """What the gateway does with calls; one for all operations."""
+
+    def __init__(
+        self, store: CapacityStore, emit: Listener, now: Callable[[], float], *, cookies: bool
+    ) -> None:
+        self._store, self._emit, self._now = store, emit, now
+        self._cookies = cookies
+
+    async def take(self, call: Call) -> None:
+        """Take a call to its end; never raises, except that it was cancelled because its caller hung up."""
+        try:
+            refusal = await self._check(call)
+            verdict = refusal or await self._admit(call)
+            if isinstance(verdict, Refusal):
+                self._refuse(call, verdict)
+            else:
+                call.verdict = verdict
+                await self._forward(call, verdict)
+        except asyncio.CancelledError:
+            self._ended(call, Outcome.ABANDONED, "hang_up")
+            raise
+
+    # 1. The contract.
+
+    async def _check(self, call: Call) -> Refusal | None:
+        work = call.work
+        operation = work.operation
+        if not work.sees_body:
+            return None
+        try:
+            call.sent_body = await call.body.read(operation.body_max, operation.body_timeout_ms / 1_000)
+            value = parse(call.body.decoded(call.sent_body, operation.body_max))
+            violations = work.contract.violations(value) if work.contract else []
+        except CallerError as exc:
+            return Refusal(kind=exc.kind, detail=exc.detail)
+        except NotJsonError as exc:
+            return Refusal(kind=Kind.BAD_REQUEST, detail=str(exc))
+        if work.pointer and call.tenant == call.tenants.own:
+            named = at_pointer(value, work.pointer)
+            call.tenant = call.tenants.named(str(named) if isinstance(named, str | int) else None)
+        if not violations:
+            return None
+        found = [{"pointer": violation.pointer, "detail": violation.message} for violation in violations]
+        return Refusal(
+            kind=Kind.CONTRACT,
+            detail=f"the body breaks the contract of {operation.name} in {len(found)} place(s)",
+            extra={"violations": found},
+        )
+
+    # 2. Admission.
+
+    async def _admit(self, call: Call) -> Admitted | Refusal:
+        call.asked = self._now()
+        verdict = await self._decide(call)
+        call.admitted = self._now()
+        match verdict:
+            case Admitted() | Refusal():
+                return verdict
+            case Refused(policy=policy):
+                if call.deadline <= call.admitted:
+                    return Refusal(
+                        kind=Kind.DEADLINE, detail="the deadline came while the call waited for its turn"
+                    )
+                own = policy.is_tenants_own
+                return Refusal(
+                    kind=Kind.TENANT_LIMIT if own else Kind.OVER_CAPACITY,
+                    detail=WHY[policy].format(operation=call.work.operation.name, tenant=call.tenant),
+                    policy=policy, retry_after_us=verdict.retry_after_us, room=verdict.room,
+                )  # fmt: skip
+            case TooCostly(policy=policy):
+                return Refusal(
+                    kind=Kind.TOO_COSTLY, policy=policy,
+                    detail=f"a cost of {call.ask.cost} can never fit the limit `{policy}`; send less at once",
+                )  # fmt: skip
+            case _:
+                assert_never(verdict)
+
+    async def _decide(self, call: Call) -> Admitted | Refused | TooCostly | Refusal:
+        work, lane = call.work, call.work.lane
+        if not work.is_limited:
+            return Admitted()
+        wait_s = min(work.wait_s, call.deadline - call.asked)
+        ask = call.ask = Ask(
+            id=call.id,
+            tenant=call.tenant if work.knows_tenants else "",
+            cost=call.cost,
+            wait_us=int(wait_s * 1e6) if wait_s > 0 else 0,
+        )
+        try:
+            verdict = await self._store.admit(lane, ask)
+            if isinstance(verdict, Waiting):
+                verdict = await self._store.wait_for_turn(lane, ask, ask.wait_us / 1e6)
+        except StoreError as exc:
+            return Refusal(
+                kind=Kind.DEGRADED, retry_after_us=DEGRADED_RETRY_US,
+                detail=f"capacity cannot be decided now: {exc}; nothing was executed",
+            )  # fmt: skip
+        if isinstance(verdict, Admitted | Refused | TooCostly):
+            return verdict
+        return Refusal(
+            kind=Kind.DEGRADED, detail="withdrawn; nothing was executed", retry_after_us=DEGRADED_RETRY_US
+        )
+
+    # 3 and 4. Forward, and give the slot back.
+
+    async def _forward(self, call: Call, verdict: Admitted) -> None:
+        work = call.work
+        if verdict.leased:
+            self._store.hold(work.lane, call.ask)
+        linger, service_us = "", 0
+        response: Response | None = None
+        failure: DownstreamError | CallerError | None = None
+        try:
+            call.ends_on_hang_up = work.ends_on_hang_up
+            response = await self._send(call)
+            if response.stream is not None:
+                await self._relay(call, response)
+            service_us = int((self._now() - call.admitted) * 1e6)
+        except ValueError as exc:
+            failure = CallerError(Kind.BAD_REQUEST, f"the call cannot be passed on: {exc}")
+        except (DownstreamError, CallerError) as exc:
+            failure = exc
+            if isinstance(exc, TimedOut) and exc.sent:
+                linger = work.linger  # the downstream still works on it
+        except asyncio.CancelledError:
+            linger = work.linger
+            raise
+        finally:
+            # On every exit, also when cancelled: the lease is the last resort, not the plan.
+            if verdict.leased:
+                self._store.settle(work.lane, call.ask, linger=linger, service_us=service_us)
+        if response is None or failure is not None:
+            self._failed(call, failure, response)
+        else:
+            self._forwarded(call, verdict, response)
+            await call.reply.drain()
+
+    async def _send(self, call: Call) -> Response:
+        work, headers = call.work, call.headers
+        operation = work.operation
+        now = call.admitted
+        deadline = min(now + work.timeout_s, call.deadline)
+        body, length = call.sent_body, None
+        stream = None
+        if body is None:
+            body = call.body.whole()
+        if body is None:
+            length = call.body.length
+            stream = call.body.pieces(operation.body_max, operation.body_timeout_ms / 1_000)
+        credential = operation.downstream.credential
+        lines = lines_down(
+            headers,
+            skipped(OURS_DOWN, headers, cookies=self._cookies, cookie=b"cookie"),
+            (credential.header.encode(), credential.value.encode()) if credential else None,
+        )
+        left = b"" if call.deadline == FOREVER else b"Request-Timeout: %d\r\n" % max(1, int(deadline - now))
+        return await work.pool.send(
+            method=call.method.encode(),
+            target=call.target,
+            headers=lines + call.peer_lines + b"X-Request-Id: " + call.request_id.encode() + b"\r\n" + left,
+            body=body if stream is None else stream,
+            content_length=length,
+            deadline=deadline,
+        )
+
+    async def _relay(self, call: Call, response: Response) -> None:
+        """Pass a long body on, as fast as the caller takes it and no longer than the deadline."""
+        stream, reply = response.stream, call.reply
+        if stream is None:
+            return
+        try:
+            length = next(
+                (int(value) for name, value in response.headers if name.lower() == b"content-length"), None
+            )
+            reply.start(response.status, response.reason, self._lines(call, response), length)
+            async with asyncio.timeout_at(call.admitted + call.work.timeout_s):
+                async for piece in stream:
+                    await reply.piece(piece)
+            reply.end()
+        except TimeoutError as exc:
+            raise TimedOut("the caller did not take the answer in time", phase="body") from exc
+        finally:
+            stream.close()
+
+    def _lines(self, call: Call, response: Response) -> bytes:
+        """All header lines of an answer of the downstream, but those of framing."""
+        skip = skipped(OURS_UP, response.headers, cookies=self._cookies, cookie=b"set-cookie")
+        if call.method == "HEAD" or response.status == HTTPStatus.NOT_MODIFIED:
+            skip -= {b"content-length"}  # it tells of a body that is not sent
+        passed = lines_up(response.headers, skip, call.work.operation)
+        return passed + our_lines(call, outcome_of(call.verdict))
+
+    # 5. How it ended.
+
+    def _forwarded(self, call: Call, verdict: Admitted, response: Response) -> None:
+        if response.body is not None:
+            call.reply.whole(response.status, response.reason, self._lines(call, response), response.body)
+        if call.reply.is_gone:
+            self._ended(call, Outcome.ABANDONED, "hang_up", result_of(response))
+        else:
+            self._ended(call, outcome_of(verdict), verdict.over or "", result_of(response))
+
+    def _failed(
+        self, call: Call, failure: DownstreamError | CallerError | None, response: Response | None
+    ) -> None:
+        if response is not None:
+            # The head is out already, so the only honest end is a visible break.
+            call.reply.abort()
+            gone = call.reply.is_gone and not isinstance(failure, DownstreamError)
+            outcome = Outcome.ABANDONED if gone else Outcome.FAILED
+            self._ended(call, outcome, "cut", result_of_failure(failure))
+            return
+        refusal = problem_of(call, failure, self._now())
+        call.reply.refuse(call, refusal)
+        self._ended(call, refusal.outcome, refusal.kind, result_of_failure(failure))
+
+    def _refuse(self, call: Call, refusal: Refusal) -> None:
+        call.reply.refuse(call, refusal)
+        self._ended(call, Outcome.REFUSED, refusal.policy or refusal.kind)
+
+    def _ended(self, call: Call, outcome: Outcome, reason: str, result: Result | None = None) -> None:
+        now, verdict = self._now(), call.verdict
+        if outcome is Outcome.ABANDONED and result is None and verdict:
+            result = Result.ABANDONED
+        action = None
+        if verdict is None:
+            action = Action.REFUSED if reason in CAPACITY_REASONS else None
+        elif verdict.over:
+            action = Action.LET_THROUGH
+        elif verdict.delayed:
+            action = Action.DELAYED
+        self._emit(
+            CallEnded(
+                operation=call.work.operation.name, outcome=outcome, reason=reason, status=call.reply.status,
+                caller=call.caller, tenant=call.tenant, decision=call.decision, request_id=call.request_id,
+                trace_id=call.trace_id, duration_s=now - call.started,
+                admission_s=(call.admitted or now) - call.started,
+                downstream_s=now - call.admitted if verdict else 0.0,
+                result=result, action=action, shadow=verdict.shadow if verdict else None,
+            )
+        )  # fmt: skip
+
+
+FOREVER = float("inf")
+CAPACITY_REASONS = frozenset(Policy)
+WHY = {
+    Policy.RATE: "{operation} is at its rate over all replicas",
+    Policy.SLOTS: "all slots of {operation} are in use",
+    Policy.QUOTA: "the quota of {operation} is used up",
+    Policy.TENANT_RATE: "tenant {tenant} is at its own rate for {operation}",
+    Policy.TENANT_SLOTS: "tenant {tenant} has all of its own slots of {operation} in use",
+    Policy.CLOSED: "{operation} is closed now",
+    Policy.WAITING: "others wait for {operation} already",
+}
+
+
+def outcome_of(verdict: Admitted | None) -> Outcome:
+    """Whose answer it is, when the downstream answered."""
+    if verdict and verdict.over:
+        return Outcome.OVER_CAPACITY
+    return Outcome.DELAYED if verdict and verdict.delayed else Outcome.FORWARDED
+
+
+def result_of(response: Response) -> Result:
+    """What the downstream made of it; 429, and 503 with Retry-After, ask us to slow down."""
+    status = response.status
+    if status < HTTPStatus.BAD_REQUEST:
+        return Result.OK
+    if status == HTTPStatus.TOO_MANY_REQUESTS or (
+        status == HTTPStatus.SERVICE_UNAVAILABLE
+        and any(name.lower() == b"retry-after" for name, _ in response.headers)
+    ):
+        return Result.SLOW_DOWN
+    return Result.CLIENT_ERROR if status < HTTPStatus.INTERNAL_SERVER_ERROR else Result.SERVER_ERROR
+
+
+def result_of_failure(failure: DownstreamError | CallerError | None) -> Result:
+    match failure:
+        case TimedOut(phase="connect") | ConnectFailed():
+            return Result.CONNECT_ERROR
+        case TimedOut():
+            return Result.TIMEOUT
+        case DownstreamError():
+            return Result.SERVER_ERROR
+        case _:
+            return Result.ABANDONED
+
+
+def problem_of(call: Call, failure: DownstreamError | CallerError | None, now: float) -> Refusal:
+    """
+    What the caller is told when the downstream gave no answer.
+
+    An unsafe call that was sent may have had its effect: then the outcome is `unknown`, and only then.
+    """
+    operation = call.work.operation
+    if isinstance(failure, CallerError):
+        return Refusal(kind=failure.kind, detail=failure.detail, outcome=Outcome.FAILED)
+    may_have_run = isinstance(failure, DownstreamError) and failure.sent and not call.work.is_safe
+    outcome = Outcome.UNKNOWN if may_have_run else Outcome.FAILED
+    kind = Kind.OUTCOME_UNKNOWN if may_have_run else Kind.DOWNSTREAM_UNREACHABLE
+    after = "whether it was executed is not known" if may_have_run else "it may be sent again"
+    what = f"gave no usable answer ({failure})"
+    if isinstance(failure, TimedOut):
+        kind = Kind.DEADLINE if call.deadline <= now else Kind.DOWNSTREAM_TIMEOUT
+        limit = "the caller's deadline" if kind is Kind.DEADLINE else f"{operation.downstream.timeout_ms} ms"
+        what = f"did not answer within {limit} ({failure})"
+    elif isinstance(failure, TooLarge):
+        what = f"answered more than `downstream.max_response` allows ({failure})"
+    return Refusal(kind=kind, detail=f"{operation.name} {what}; {after}", outcome=outcome)

@@ -1,0 +1,48 @@
+"""
+Site: a configuration in force: its operations, their downstreams, and who may call.
+
+One value, made once and swapped atomically on reload; calls under way keep the one they began with.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from breaker.core.model import Config, Downstream
+from breaker.gateway.downstream import Pool
+from breaker.gateway.router import Router
+from breaker.gateway.work import Work, work_of
+from breaker.store.capacity import CapacityStore
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """Everything that serves the operations of one configuration."""
+
+    config: Config
+    works: dict[str, Work]
+    router: Router
+    pools: dict[Downstream, Pool]
+
+    async def retire(self) -> None:
+        """Let calls under way finish, then close the connections to downstreams."""
+        await asyncio.gather(*(pool.drain() for pool in self.pools.values()))
+        for pool in self.pools.values():
+            await pool.close()
+
+
+def build_site(config: Config, store: CapacityStore) -> Site:
+    """
+    Prepare a configuration; operations with the same downstream share its connections.
+
+    Raises:
+        OSError: A file that a downstream's `tls` names cannot be used.
+
+    """
+    pools: dict[Downstream, Pool] = {}
+    works: dict[str, Work] = {}
+    for operation in config.operations.values():
+        pool = pools.get(operation.downstream)
+        if pool is None:
+            pool = pools[operation.downstream] = Pool(operation.downstream)
+        works[operation.name] = work_of(operation, pool, store.lane(operation.name))
+    return Site(config=config, works=works, router=Router(works.values()), pools=pools)

@@ -1,0 +1,82 @@
+"""
+Work: an operation with everything that serves it, made once per configuration.
+
+What can be known before a call arrives is computed here, so that the path need not.
+"""
+
+from dataclasses import dataclass
+
+from breaker.core.model import Cost, HangUp, Limits, Operation
+from breaker.gateway.contract import Contract
+from breaker.gateway.downstream import Pool
+from breaker.store.parts import Lane
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """
+    Attributes:
+        contract: Compiled; None takes any body.
+        pool: Connections to the downstream.
+        lane: The operation's place in the store's round trips.
+        is_limited: Whether the store must be asked at all.
+        knows_tenants: Whether some limit is per tenant.
+        sees_body: The body must be read before capacity is spent.
+        pointer: Where in the body the tenant stands.
+        is_safe: Calling twice does no harm, so an unknown outcome is only a failure.
+        linger: As settle.lua takes it.
+
+    """
+
+    operation: Operation
+    contract: Contract | None
+    pool: Pool
+    lane: Lane
+    is_limited: bool
+    knows_tenants: bool
+    sees_body: bool
+    pointer: str | None
+    is_safe: bool
+    ends_on_hang_up: bool
+    timeout_s: float
+    wait_s: float
+    linger: str
+    policy_lines: dict[tuple[str, str], bytes]
+
+
+def work_of(operation: Operation, pool: Pool, lane: Lane) -> Work:
+    """Prepare an operation."""
+    capacity = operation.capacity
+    is_safe = operation.match.method in SAFE_METHODS
+    on_hang_up = operation.on_hang_up or (HangUp.CANCEL if is_safe else HangUp.FINISH)
+    pointer = operation.tenant.pointer if operation.tenant else None
+    return Work(
+        operation=operation,
+        contract=Contract(operation.contract) if operation.contract is not None else None,
+        pool=pool,
+        lane=lane,
+        is_limited=not capacity.is_unlimited,
+        knows_tenants=capacity.per_tenant is not None or bool(capacity.tenants),
+        pointer=pointer,
+        sees_body=operation.contract is not None or pointer is not None,
+        is_safe=is_safe,
+        ends_on_hang_up=on_hang_up is HangUp.CANCEL,
+        timeout_s=operation.downstream.timeout_ms / 1_000,
+        wait_s=operation.max_wait_ms / 1_000,
+        linger="mean" if operation.linger_ms is None else str(operation.linger_ms * 1_000),
+        policy_lines={},
+    )
+
+
+def cost_of(cost: Cost, sent: str | None) -> int | None:
+    """What a call weighs; None when the caller's header is not a number within bounds."""
+    if cost.header is None or sent is None:
+        return cost.constant
+    return int(sent) if sent.isascii() and sent.isdigit() and 1 <= int(sent) <= cost.max else None
+
+
+def tenant_limits(operation: Operation, tenant: str) -> Limits | None:
+    """The limits of one tenant, as the file states them."""
+    return operation.capacity.tenants.get(tenant, operation.capacity.per_tenant)

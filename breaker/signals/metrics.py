@@ -1,0 +1,226 @@
+"""
+Metrics: Prometheus counters, histograms and gauges, fed by events.
+
+One registry a process. Labels come from the configuration and from closed sets; what is in neither
+counts as `_unknown` or `other`, so that no caller can make series. `docs/metrics.md` lists every
+name, and a test holds the two together.
+
+`listen` is on the path of every call: children are looked up once and kept.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from breaker.core.errors import (
+    StoreClockError,
+    StoreError,
+    StoreRefusedError,
+    StoreResetError,
+    StoreTimeoutError,
+)
+from breaker.core.events import (
+    CallEnded,
+    ClockJumped,
+    ConfigLoaded,
+    Event,
+    LeasesLost,
+    RoundTripEnded,
+    StoreFailed,
+    StoreRecovered,
+)
+from breaker.signals.capacity import CapacityCollector, Demand
+from breaker.signals.outcomes import OTHER, PAIRS, UNKNOWN
+from breaker.signals.series import Add, Families, Observe, Series
+from breaker.store.capacity import Look
+
+STORE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+BATCH_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+STORE_ERRORS = (StoreError, StoreTimeoutError, StoreRefusedError, StoreClockError, StoreResetError)
+KINDS = (*(error.kind for error in STORE_ERRORS), OTHER)
+JUMP_SHOWN_S = 600.0  # a clock jump is an incident, not a state: the gauge falls back to 0 after this
+TRACE_ID_MAX = 64  # an exemplar may carry 128 characters, names included
+
+
+class Metrics:
+    """
+    All that is exported by one process.
+
+    Attributes:
+        operations: Those of the configuration, without `_unknown`.
+
+    """
+
+    def __init__(
+        self,
+        operations: Iterable[str],
+        *,
+        replica: str,
+        cluster: str,
+        version: str,
+        reasons: frozenset[str],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Make all series.
+
+        Args:
+            operations: Names from the configuration.
+            replica, cluster: Stand in `breaker_build_info`, and nowhere else.
+            version: Of Breaker itself.
+            reasons: Every word that `CallEnded.reason` may hold; others count as `other`.
+            now: Seconds, monotonic.
+
+        """
+        # `_created` doubles the counters, and no query asks for it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.operations: tuple[str, ...] = ()
+        self._reasons, self._now = reasons.union(*PAIRS.values()), now
+        self._jump: tuple[float, float] | None = None
+        self._is_up: bool | None = None
+        self._series: dict[str, Series] = {}
+        self._families = Families(self.registry)
+        self._make_process_metrics()
+        self._capacities = CapacityCollector(now)
+        self.registry.register(self._capacities)
+        Info("breaker_build", "The running program.", registry=self.registry).info(
+            {"version": version, "replica": replica, "cluster": cluster}
+        )
+        self._unknown = self._series[UNKNOWN] = self._families.make(UNKNOWN)
+        self._set_operations(operations)
+
+    def listen(self, event: Event) -> None:
+        """Count what happened."""
+        if type(event) is CallEnded:
+            self._count_call(event)
+            return
+        match event:
+            case RoundTripEnded():
+                self._round_trip(event.seconds)
+                self._batch_size(event.calls)
+                if self._is_up is not True:
+                    self._is_up = True
+                    self._store_up.set(1)
+            case StoreFailed():
+                self._store_errors[event.kind if event.kind in self._store_errors else OTHER].inc()
+                self._is_up = False
+                self._store_up.set(0)
+            case ClockJumped():
+                self._jump = (self._now(), event.jumped_us / 1e6)
+            case LeasesLost():
+                self._series.get(event.operation, self._unknown).leases_lost(event.count)
+            case ConfigLoaded():
+                self._reload_ok.set(event.ok)
+            case CallEnded() | StoreRecovered():
+                pass  # counted above; and the exchange that recovered says so itself
+
+    def configured(self, version: str, operations: Iterable[str]) -> None:
+        """A configuration is in force: its operations have series from now on, removed ones have none."""
+        self._config.clear()
+        self._config.labels(version).set(1)
+        self._reload_ok.set(1)
+        self._set_operations(operations)
+
+    def observe(self, operation: str, look: Look, demand: Demand | None) -> None:
+        """What the store says of an operation; `demand` None when there is nothing to compare with yet."""
+        if operation in self._series:
+            self._capacities.observe(operation, look, demand)
+
+    def observe_memory(self, ratio: float) -> None:
+        """The store's memory in use / maxmemory; 0 without maxmemory."""
+        self._capacities.observe_memory(ratio)
+
+    def observe_lag(self, seconds: float) -> None:
+        """How much later than planned the event loop ran a timer."""
+        self._loop_lag(seconds)
+
+    def page(self, accept: str) -> tuple[str, bytes]:
+        """Content type and page: OpenMetrics when `accept` asks for it, else text 0.0.4."""
+        encoder, content_type = choose_encoder(accept)
+        return content_type, encoder(self.registry)
+
+    # The path of a call.
+
+    def _count_call(self, event: CallEnded) -> None:
+        series = self._series.get(event.operation)
+        if series is None:
+            series = self._unknown
+        outcome = event.outcome
+        count = series.calls.get((outcome, event.reason))
+        if count is None:
+            count = self._unforeseen(series, event)
+        count(1)
+        trace_id = event.trace_id
+        observe = series.duration[outcome]
+        if trace_id and len(trace_id) <= TRACE_ID_MAX:
+            observe(event.duration_s, {"trace_id": trace_id})
+        else:
+            observe(event.duration_s)
+        series.admission(event.admission_s)
+        if event.result is not None:
+            series.downstream[event.result](1)
+            series.downstream_duration(event.downstream_s)
+        if event.action is not None:
+            series.over[event.action](1)
+        if event.shadow is not None:
+            series.shadow[event.shadow](1)
+
+    def _unforeseen(self, series: Series, event: CallEnded) -> Add:
+        """A pair that is not in the table, or a reason outside the closed set; bounded all the same."""
+        reason = event.reason if event.reason in self._reasons else OTHER
+        known = series.calls.get((event.outcome, reason))
+        return known or self._families.add_pair(series, event.outcome, reason)
+
+    # Making and removing.
+
+    def _make_process_metrics(self) -> None:
+        registry = self.registry
+        self._store_up = Gauge(
+            "breaker_store_up", "Whether the last exchange with the store succeeded.", registry=registry
+        )
+        errors = Counter(
+            "breaker_store_errors_total", "Exchanges with the store that failed.", ["kind"], registry=registry
+        )
+        self._store_errors = {kind: errors.labels(kind) for kind in KINDS}
+        self._round_trip: Observe = Histogram(
+            "breaker_store_round_trip_seconds", "One exchange with the store.",
+            buckets=STORE_BUCKETS, registry=registry,
+        ).observe  # fmt: skip
+        self._batch_size: Observe = Histogram(
+            "breaker_store_batch_size", "Decisions that shared one exchange; 0 when it only gave back or looked.",
+            buckets=BATCH_BUCKETS, registry=registry,
+        ).observe  # fmt: skip
+        Gauge(
+            "breaker_store_clock_jump_seconds",
+            "By how much the store's clock last jumped, within 10 minutes; 0 otherwise.", registry=registry,
+        ).set_function(self._recent_jump)  # fmt: skip
+        self._loop_lag: Observe = Histogram(
+            "breaker_loop_lag_seconds", "How much later than planned the event loop ran a timer.",
+            buckets=LAG_BUCKETS, registry=registry,
+        ).observe  # fmt: skip
+        self._config = Gauge(
+            "breaker_config_info", "The configuration in force.", ["version"], registry=registry
+        )
+        self._reload_ok = Gauge(
+            "breaker_config_reload_ok", "Whether the last configuration that was read is in force.",
+            registry=registry,
+        )  # fmt: skip
+        self._reload_ok.set(1)
+
+    def _recent_jump(self) -> float:
+        return self._jump[1] if self._jump and self._now() - self._jump[0] < JUMP_SHOWN_S else 0.0
+
+    def _set_operations(self, operations: Iterable[str]) -> None:
+        self.operations = tuple(operations)
+        wanted = {*self.operations, UNKNOWN}
+        for name in self._series.keys() - wanted:
+            self._families.remove(self._series.pop(name))
+        for name in self.operations:
+            if name not in self._series:
+                self._series[name] = self._families.make(name)
+        self._capacities.keep(wanted)

@@ -1,0 +1,66 @@
+"""
+OpenAPI of the gateway's own paths: the catalogue, this document, the page for people, health.
+"""
+
+from typing import Any
+
+from breaker.web.catalogue import CATALOGUE_SCHEMA
+
+TAG = "Breaker"  # with a capital, as no pipeline can be named
+
+OWN_SCHEMAS: dict[str, Any] = {
+    "Catalogue": CATALOGUE_SCHEMA,
+    "Health": {
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": {"type": "string", "description": "For a person; the HTTP status decides."}},
+    },
+}
+
+
+def own_paths() -> dict[str, Any]:
+    """Everything that is no operation; open to whoever reaches the listener."""
+    health = {"$ref": "#/components/schemas/Health"}
+    document = {"type": "object", "required": ["openapi", "paths"]}
+    page = {"type": "string"}
+    return {
+        "/v1/operations": _path(
+            "listOperations", "What every operation promises, and how it stands now.",
+            {"200": _answer("All operations.", "application/json", {"$ref": "#/components/schemas/Catalogue"})},
+        ),
+        "/openapi.json": _path(
+            "getOpenApi", "This document.",
+            {"200": _answer("OpenAPI 3.1, made from the configuration in force.", "application/json", document)},
+        ),
+        "/docs": _path("getDocs", "This document for people.", {"200": _answer("A page.", "text/html", page)}),
+        "/docs/problems": _path(
+            "getProblems", "The same page; `#<type>` is the section that a problem's `type` names.",
+            {"200": _answer("A page.", "text/html", page)},
+        ),
+        "/livez": _path(
+            "getLivez", "Whether the process runs.", {"200": _answer("It does.", "application/json", health)}
+        ),
+        "/readyz": _path(
+            "getReadyz", "Whether calls should be sent here.",
+            {
+                "200": _answer("They should.", "application/json", health),
+                "503": _answer("It starts, or it is shutting down.", "application/json", health),
+            },
+        ),
+    }  # fmt: skip
+
+
+def _path(name: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
+    get = {"operationId": name, "tags": [TAG], "summary": summary, "security": [], "responses": responses}
+    bodiless = {status: {"description": response["description"]} for status, response in responses.items()}
+    head = {
+        **get,
+        "operationId": f"{name}Head",
+        "summary": "As GET, without the body.",
+        "responses": bodiless,
+    }
+    return {"get": get, "head": head}
+
+
+def _answer(description: str, media: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {media: {"schema": schema}}}

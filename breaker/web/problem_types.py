@@ -1,0 +1,138 @@
+"""
+Problem types: what each kind of refusal is called, its status, and what a caller does about it.
+
+The one table of them. Answers, the OpenAPI document, the page at `/docs` and `docs/problems.md`
+take it from here, or are held to it by a test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from breaker.gateway.call import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemType:
+    """
+    One kind of problem.
+
+    Attributes:
+        status: HTTP status of every answer of this kind.
+        title: The same for every answer of this kind (RFC 9457 section 3.1.3).
+        meaning: What happened, and whether anything was executed.
+        advice: What the caller does next.
+
+    """
+
+    status: int
+    title: str
+    meaning: str
+    advice: str
+
+
+PROBLEMS: Mapping[Kind, ProblemType] = {
+    Kind.UNKNOWN_OPERATION: ProblemType(
+        status=404, title="Unknown operation",
+        meaning="No operation has this path. Nothing was executed.",
+        advice="Compare the path with /v1/operations: it is /pipeline, followed by the downstream's own path.",
+    ),
+    Kind.METHOD_NOT_ALLOWED: ProblemType(
+        status=405, title="Method not allowed",
+        meaning="The path belongs to an operation, but not with this method. Nothing was executed.",
+        advice="Use one of the methods in Allow.",
+    ),
+    Kind.UNAUTHENTICATED: ProblemType(
+        status=401, title="Unknown caller",
+        meaning="The call carries no Breaker-Key, or one that belongs to nobody. Nothing was executed.",
+        advice="Send the key that was issued to your system; after a rotation, the new one.",
+    ),
+    Kind.FORBIDDEN: ProblemType(
+        status=403, title="Not allowed for this caller",
+        meaning="Your system is known but may not make this call. Nothing was executed.",
+        advice="Ask the team that runs the gateway to allow it; repeating the call does not help.",
+    ),
+    Kind.BAD_REQUEST: ProblemType(
+        status=400, title="Request cannot be read",
+        meaning="The request, one of its headers or its body cannot be read. Nothing was executed, unless a"
+        " body broke off that was being passed on: then the downstream has seen a part of it.",
+        advice="Mend what the detail names; repeating the same request does not help.",
+    ),
+    Kind.REQUEST_TIMEOUT: ProblemType(
+        status=408, title="Request came too slowly",
+        meaning="The request head or the body did not arrive in time. Nothing was executed, unless a body was"
+        " being passed on: then the downstream has seen a part of it.",
+        advice="Send the whole request without pauses; repeat it on a better connection.",
+    ),
+    Kind.PAYLOAD_TOO_LARGE: ProblemType(
+        status=413, title="Body too large",
+        meaning="The body is larger than the operation takes. Nothing was executed, unless a body without"
+        " Content-Length was being passed on: then the downstream has seen a part of it.",
+        advice="Send less at once; the limit stands in the detail and in /openapi.json.",
+    ),
+    Kind.CONTRACT: ProblemType(
+        status=422, title="Contract broken",
+        meaning="The body is JSON but not what the operation takes. Nothing was executed, and no capacity was spent.",
+        advice="Mend each of the violations; each names its place by a JSON pointer.",
+    ),
+    Kind.TOO_COSTLY: ProblemType(
+        status=422, title="Can never fit",
+        meaning="The call costs more than the limit allows at any time, so waiting is of no use. Nothing was executed.",
+        advice="Split the work into calls of a lower cost.",
+    ),
+    Kind.TENANT_LIMIT: ProblemType(
+        status=429, title="Tenant is at its own limit",
+        meaning="This tenant uses all that one tenant may use; others are still served. Nothing was executed.",
+        advice="Come back after Retry-After. Slow this tenant's work down; calls for others may go on.",
+    ),
+    Kind.OVER_CAPACITY: ProblemType(
+        status=503, title="Over capacity",
+        meaning="The capacity that all callers share is used up or closed now, or this gateway has no room for"
+        " another connection. Nothing was executed.",
+        advice="Come back after Retry-After; without it, with growing pauses.",
+    ),
+    Kind.DEGRADED: ProblemType(
+        status=503, title="Capacity cannot be decided",
+        meaning="The gateway cannot reach the store that holds the shared capacity. Nothing was executed.",
+        advice="Come back after Retry-After; on-call knows.",
+    ),
+    Kind.DRAINING: ProblemType(
+        status=503, title="Gateway is shutting down",
+        meaning="This replica of the gateway ends and takes no new calls. Nothing was executed.",
+        advice="Repeat the call on a new connection: it reaches another replica.",
+    ),
+    Kind.DEADLINE: ProblemType(
+        status=504, title="Your deadline passed",
+        meaning="The Request-Timeout of the call ran out first. With the outcome refused nothing was executed;"
+        " with unknown it may have been.",
+        advice="See Breaker-Outcome. If it is unknown, look before you repeat.",
+    ),
+    Kind.OUTCOME_UNKNOWN: ProblemType(
+        status=504, title="Outcome unknown",
+        meaning="The call was sent to the downstream and the connection broke before a usable answer came: it may"
+        " have been executed, or not.",
+        advice="Find out at the downstream before you repeat it, or repeat it with the same Idempotency-Key if"
+        " the downstream honours one.",
+    ),
+    Kind.DOWNSTREAM_UNREACHABLE: ProblemType(
+        status=502, title="Downstream gave no usable answer",
+        meaning="The downstream could not be reached, or its answer could not be used. The call was not executed,"
+        " or it is safe to repeat.",
+        advice="Repeat it with growing pauses.",
+    ),
+    Kind.DOWNSTREAM_TIMEOUT: ProblemType(
+        status=504, title="Downstream did not answer in time",
+        meaning="The operation's own timeout ran out. With the outcome unknown the call may have been executed;"
+        " with failed it was not, or it is safe to repeat.",
+        advice="See Breaker-Outcome. If it is unknown, look before you repeat.",
+    ),
+}  # fmt: skip
+
+
+def type_uri(kind: Kind) -> str:
+    """
+    The `type` of a problem: a section of the page that this very gateway serves.
+
+    A relative reference (RFC 9457 section 3.1.1), because each company runs its own gateway under
+    its own name. It starts with `/`, so it means the same from whichever path it is resolved.
+    """
+    return f"/docs/problems#{kind}"

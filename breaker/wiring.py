@@ -1,0 +1,249 @@
+"""
+The composition root: the one file that knows every class, and how a gateway starts, reloads and stops.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from breaker import __version__
+from breaker.core.errors import ConfigError, StartError, StoreError
+from breaker.core.events import ConfigLoaded, Event
+from breaker.core.ids import Ids, base32
+from breaker.core.model import Config, StoreSettings
+from breaker.core.verdict import Policy
+from breaker.gateway.call import Kind
+from breaker.gateway.path import Path as CallPath
+from breaker.gateway.site import Site, build_site
+from breaker.policy.load import load
+from breaker.signals.call_log import CallLog
+from breaker.signals.logs import Logs
+from breaker.signals.metrics import Metrics
+from breaker.signals.watch import Memory, Watch
+from breaker.store.capacity import CapacityStore
+from breaker.store.checks import StoreFacts, check_store, memory_of
+from breaker.store.connection import open_client
+from breaker.web.admin import AdminListener, admin_app, looks, status_of
+from breaker.web.catalogue import catalogue
+from breaker.web.docs_page import page as docs_page
+from breaker.web.handler import Handler, Page
+from breaker.web.identity import Callers
+from breaker.web.listener import Listener
+from breaker.web.openapi import document
+
+REASONS = frozenset(Kind) | frozenset(Policy) | {"", "hang_up", "cut"}
+
+
+class GatewayProcess:
+    """
+    One gateway process: `start`, `reload` at will, `stop`.
+
+    Args:
+        folder, environ: Where the configuration is read from, now and on reload.
+        store: How the store is reached; resolved when the files say `embedded`.
+    """
+
+    def __init__(
+        self, config: Config, folder: Path, environ: Mapping[str, str], store: StoreSettings, logs: Logs
+    ) -> None:
+        self.config = config
+        self._folder, self._environ = folder, environ
+        self._store_settings = store
+        self.replica = base32(secrets.randbits(40), 8)
+        gateway = config.gateway
+        self._ids = Ids(self.replica)
+        self.metrics_of = Metrics(
+            config.operations,
+            replica=self.replica,
+            cluster=gateway.cluster,
+            version=__version__,
+            reasons=REASONS,
+        )
+        self._logs, self._say = logs, structlog.get_logger()
+        self._call_log = CallLog(logs, sample=gateway.log_sample)
+        self._client = open_client(store)
+        self.store = CapacityStore(store, cluster=gateway.cluster, replica=self.replica, emit=self._emit)
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._site: Site | None = None
+        self._handler: Handler | None = None
+        self._listener: Listener | None = None
+        self._admin: AdminListener | None = None
+        self._watch: Watch | None = None
+        self._facts: StoreFacts | None = None
+        self._document = b""
+        self._docs = b""
+
+    def _emit(self, event: Event) -> None:
+        self.metrics_of.listen(event)
+        self._call_log.listen(event)
+
+    async def start(self, callers: socket.socket, admin: socket.socket, *, admin_is_loopback: bool) -> None:
+        """
+        Check the store, publish the limits, and serve.
+
+        Raises:
+            StartError: This machine or this store is not ready; nothing is served.
+        """
+        self._facts = await check_store(self._store_settings)
+        for warning in self._facts.warnings:
+            self._say.warning("store_warning", detail=warning)
+        try:
+            await self.store.start(self.config.operations, self.config.version)
+            self._site = build_site(self.config, self.store)
+        except StoreError as exc:
+            raise StartError(f"the store did not take the limits: {exc}") from exc
+        except OSError as exc:
+            raise StartError(f"a downstream's tls file cannot be used: {exc}") from exc
+        path = CallPath(self.store, self._emit, time.monotonic, cookies=self.config.gateway.cookies)
+        known = Callers(self.config.gateway.callers)
+        self._handler = Handler(self._site, known, path, self._ids, self._pages(), self._emit)
+        self._in_force(self.config)
+        self._watch = Watch(self.store.look, self._memory, self.metrics_of)
+        self._watch.start()
+        self._listener = Listener(self._handler, self.config.gateway, self._on_bug)
+        self._admin = AdminListener(admin_app(self, is_loopback=admin_is_loopback))
+        await self._admin.start(admin)
+        await self._listener.start(callers)
+        if known.is_open:
+            self._say.warning(
+                "callers_open", detail="no callers are configured: everybody may call every operation"
+            )
+        self._say.info(
+            "gateway_started", replica=self.replica, store=self._facts.name, listen=self.config.gateway.listen
+        )
+
+    async def reload(self) -> str:
+        """
+        Read the files again and swap what they say, all at once.
+
+        Returns:
+            The version in force.
+
+        Raises:
+            ConfigError: The files are wrong; the old configuration stays, as it does when
+            a setting changed that needs a restart.
+            StoreError: The new limits could not be published; the old configuration stays.
+        """
+        try:
+            new = load(self._folder, self._environ)
+            fresh = build_site(new, self.store)
+            await self.store.publish(new.operations, new.version)
+        except (ConfigError, StoreError, OSError) as exc:
+            self._emit(ConfigLoaded(self.config.version, ok=False, detail=str(exc)))
+            raise
+        handler, old = self._handler, self._site
+        if handler is None or old is None:
+            raise StartError("the gateway has not started yet")
+        self.config = replace(new, gateway=replace(new.gateway, listen=self.config.gateway.listen))
+        handler.site, handler.callers = fresh, Callers(new.gateway.callers)
+        self._site = fresh
+        self._in_force(new)
+        task = asyncio.get_running_loop().create_task(old.retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return new.version
+
+    async def stop(self) -> int:
+        """
+        Drain: not ready, then no new connections, then calls under way finish.
+
+        Returns:
+            How many calls had to be broken off at the drain timeout.
+        """
+        gateway = self.config.gateway
+        broken = 0
+        if self._handler and self._listener:
+            self._handler.is_draining = True
+            await asyncio.sleep(gateway.drain_delay_ms / 1_000)
+            broken = await self._listener.stop(gateway.drain_timeout_ms / 1_000)
+        if self._watch:
+            await self._watch.close()
+        if self._site:
+            for pool in self._site.pools.values():
+                await pool.close()
+        await self.store.close()
+        if self._admin:
+            await self._admin.stop()
+        await self._client.aclose()
+        self._say.info("gateway_stopped", replica=self.replica, calls_broken_off=broken)
+        return broken
+
+    def _in_force(self, config: Config) -> None:
+        self.metrics_of.configured(config.version, config.operations)
+        described = document(config)
+        self._document = orjson.dumps(described)
+        self._docs = docs_page(described).encode()
+        self._emit(ConfigLoaded(config.version, ok=True, detail=config.folder))
+
+    def _on_bug(self, exc: BaseException) -> None:
+        self._say.error("bug", exc_info=exc)
+
+    # The listeners' own pages.
+
+    def _pages(self) -> dict[str, Any]:
+        async def livez() -> Page:
+            return Page(200, "text/plain", b"ok\n")
+
+        async def readyz() -> Page:
+            is_ready, why = self.is_ready()
+            return Page(200 if is_ready else 503, "text/plain", f"{why}\n".encode())
+
+        async def openapi() -> Page:
+            return Page(200, "application/json", self._document)
+
+        async def docs() -> Page:
+            return Page(200, "text/html; charset=utf-8", self._docs)
+
+        async def operations() -> Page:
+            found = await looks(list(self.config.operations), self.store.look)
+            listed = catalogue(self.config, found, now_us=self.store.clock.now_us())
+            return Page(200, "application/json", orjson.dumps(listed))
+
+        return {
+            "/livez": livez, "/readyz": readyz, "/openapi.json": openapi, "/docs": docs, "/v1/operations": operations,
+        }  # fmt: skip
+
+    # What the admin listener tells of.
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        content_type, page = self.metrics_of.page(accept)
+        return page, content_type
+
+    def is_ready(self) -> tuple[bool, str]:
+        if self._handler is None:
+            return False, "starting"
+        return (False, "draining") if self._handler.is_draining else (True, "ready")
+
+    def is_started(self) -> bool:
+        return self._handler is not None
+
+    async def status(self) -> dict[str, Any]:
+        found = await looks(list(self.config.operations), self.store.look)
+        return {
+            "replica": self.replica,
+            "version": __version__,
+            "pid": os.getpid(),
+            "config": {"folder": str(self._folder), "version": self.config.version},
+            "store": {
+                "name": self._facts.name if self._facts else None,
+                "warnings": self._facts.warnings if self._facts else [],
+                "answers": any(found.values()),
+                "clock_offset_us": self.store.clock.jumped_us,
+            },
+            "ready": self.is_ready()[1],
+            "connections": self._listener.connections if self._listener else 0,
+            "operations": {name: status_of(look) for name, look in found.items()},
+        }
+
+    async def _memory(self) -> Memory:
+        used, most = await memory_of(self._client)
+        return Memory(used=used, most=most)
