@@ -103,7 +103,7 @@ class GatewayProcess:
             raise StartError(f"the store did not take the limits: {exc}") from exc
         except OSError as exc:
             raise StartError(f"a downstream's tls file cannot be used: {exc}") from exc
-        path = CallPath(self.store, self._emit, time.monotonic, cookies=self.config.gateway.cookies)
+        path = CallPath(self.store, self._emit, time.monotonic)
         known = Callers(self.config.gateway.callers)
         self._handler = Handler(self._site, known, path, self._ids, self._pages(), self._emit)
         self._in_force(self.config)

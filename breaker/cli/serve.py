@@ -4,6 +4,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -81,11 +82,24 @@ async def run_gateway(
         try:
             await process.start(callers, admin, admin_is_loopback=admin_is_loopback)
             print(f"breaker: serving {config.gateway.listen}, admin {config.gateway.admin}", file=sys.stderr)
+            settle_memory()
             await stop.wait()
         finally:
             await process.stop()
             logs.close()
     return 0
+
+
+def settle_memory() -> None:
+    """
+    What lives as long as the process need not be looked at by each collection of garbage.
+
+    Calls make no cycles, so collections find nothing and only cost time: with Python's default of
+    one per 700 objects about a tenth of it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def reload(process: GatewayProcess) -> None:

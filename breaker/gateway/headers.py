@@ -1,10 +1,6 @@
 """
-Headers on their way through: what passes, what is ours, and the fields that we add.
-
-RFC 9110 section 7.6.1: hop-by-hop fields do not pass, nor do those that `Connection` names.
+Headers that we add: who called, whose answer it is, and the room that is left.
 """
-
-from collections.abc import Iterable
 
 from breaker.core.events import Outcome
 from breaker.core.model import Limits, Operation
@@ -13,68 +9,7 @@ from breaker.gateway.call import Call
 from breaker.gateway.work import tenant_limits
 from breaker.store.policy import limits_of
 
-LOCATIONS = frozenset({b"location", b"content-location"})
 LINES_MAX = 1_000  # RateLimit-Policy lines kept per operation, one per tenant with limits of its own
-
-Lines = Iterable[tuple[bytes, bytes]]
-
-HOP_BY_HOP = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
-        b"te", b"trailer", b"transfer-encoding", b"upgrade",
-    }
-)  # fmt: skip
-OURS_DOWN = HOP_BY_HOP | {
-    b"host", b"content-length", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-host",
-    b"x-forwarded-proto", b"x-request-id", b"request-timeout", b"breaker-key", b"prefer",
-}  # fmt: skip
-OURS_UP = HOP_BY_HOP | {
-    b"content-length", b"x-request-id", b"breaker-outcome", b"breaker-decision", b"ratelimit", b"ratelimit-policy",
-}  # fmt: skip
-
-
-def skipped(ours: frozenset[bytes], headers: Lines, *, cookies: bool, cookie: bytes) -> frozenset[bytes]:
-    """The names that do not pass: ours, those that `Connection` names, and cookies unless allowed."""
-    named = [value for name, value in headers if name.lower() == b"connection"]
-    extra = {part.strip().lower() for value in named for part in value.split(b",")} - {
-        b"close",
-        b"keep-alive",
-        b"",
-    }
-    if not cookies:
-        extra.add(cookie)
-    return ours | extra
-
-
-def lines_down(headers: Lines, skip: frozenset[bytes], credential: tuple[bytes, bytes] | None) -> bytes:
-    """The caller's header lines that the downstream gets, with its own credential."""
-    passed = [name + b": " + value + b"\r\n" for name, value in headers if name.lower() not in skip]
-    if credential:
-        mine = credential[0].lower()
-        passed = [line for line in passed if not line.lower().startswith(mine + b":")]
-        passed.append(credential[0] + b": " + credential[1] + b"\r\n")
-    return b"".join(passed)
-
-
-def lines_up(headers: Lines, skip: frozenset[bytes], operation: Operation) -> bytes:
-    """The downstream's header lines that the caller gets."""
-    lines = []
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered in LOCATIONS:
-            lines.append(name + b": " + location_here(value, operation) + b"\r\n")
-        elif lowered not in skip:
-            lines.append(name + b": " + value + b"\r\n")
-    return b"".join(lines)
-
-
-def location_here(value: bytes, operation: Operation) -> bytes:
-    """A place at the downstream, as the caller reaches it: below the pipeline. Other places stay."""
-    prefix = b"/" + operation.pipeline.encode()
-    url = operation.downstream.url.rstrip("/").encode()
-    if value.startswith(url + b"/"):
-        return prefix + value[len(url) :]
-    return prefix + value if value.startswith(b"/") and not value.startswith(b"//") else value
 
 
 def peer_lines(peer: str, host: str, scheme: str) -> bytes:

@@ -24,7 +24,7 @@ from breaker.core.verdict import Admitted, Policy, Refused, TooCostly, Waiting
 from breaker.gateway.call import Call, CallerError, Kind, Refusal
 from breaker.gateway.contract import NotJsonError, at_pointer, parse
 from breaker.gateway.downstream import ConnectFailed, DownstreamError, Response, TimedOut, TooLarge
-from breaker.gateway.headers import OURS_DOWN, OURS_UP, lines_down, lines_up, our_lines, skipped
+from breaker.gateway.headers import our_lines
 from breaker.store.capacity import CapacityStore
 
 DEGRADED_RETRY_US = 1_000_000  # the store is usually back within a second
@@ -33,11 +33,8 @@ DEGRADED_RETRY_US = 1_000_000  # the store is usually back within a second
 class Path:
     """What the gateway does with calls; one for all operations."""
 
-    def __init__(
-        self, store: CapacityStore, emit: Listener, now: Callable[[], float], *, cookies: bool
-    ) -> None:
+    def __init__(self, store: CapacityStore, emit: Listener, now: Callable[[], float]) -> None:
         self._store, self._emit, self._now = store, emit, now
-        self._cookies = cookies
 
     async def take(self, call: Call) -> None:
         """Take a call to its end; never raises, except that it was cancelled because its caller hung up."""
@@ -169,7 +166,7 @@ class Path:
             await call.reply.drain()
 
     async def _send(self, call: Call) -> Response:
-        work, headers = call.work, call.headers
+        work = call.work
         operation = work.operation
         now = call.admitted
         deadline = min(now + work.timeout_s, call.deadline)
@@ -180,17 +177,16 @@ class Path:
         if body is None:
             length = call.body.length
             stream = call.body.pieces(operation.body_max, operation.body_timeout_ms / 1_000)
-        credential = operation.downstream.credential
-        lines = lines_down(
-            headers,
-            skipped(OURS_DOWN, headers, cookies=self._cookies, cookie=b"cookie"),
-            (credential.header.encode(), credential.value.encode()) if credential else None,
-        )
         left = b"" if call.deadline == FOREVER else b"Request-Timeout: %d\r\n" % max(1, int(deadline - now))
         return await work.pool.send(
             method=call.method.encode(),
             target=call.target,
-            headers=lines + call.peer_lines + b"X-Request-Id: " + call.request_id.encode() + b"\r\n" + left,
+            headers=work.down.lines(call.headers)
+            + call.peer_lines
+            + b"X-Request-Id: "
+            + call.request_id.encode()
+            + b"\r\n"
+            + left,
             body=body if stream is None else stream,
             content_length=length,
             deadline=deadline,
@@ -217,10 +213,8 @@ class Path:
 
     def _lines(self, call: Call, response: Response) -> bytes:
         """All header lines of an answer of the downstream, but those of framing."""
-        skip = skipped(OURS_UP, response.headers, cookies=self._cookies, cookie=b"set-cookie")
-        if call.method == "HEAD" or response.status == HTTPStatus.NOT_MODIFIED:
-            skip -= {b"content-length"}  # it tells of a body that is not sent
-        passed = lines_up(response.headers, skip, call.work.operation)
+        is_bodiless = call.method == "HEAD" or response.status == HTTPStatus.NOT_MODIFIED
+        passed = (call.work.up_bodiless if is_bodiless else call.work.up).lines(response.headers)
         return passed + our_lines(call, outcome_of(call.verdict))
 
     # 5. How it ended.

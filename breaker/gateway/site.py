@@ -44,5 +44,7 @@ def build_site(config: Config, store: CapacityStore) -> Site:
         pool = pools.get(operation.downstream)
         if pool is None:
             pool = pools[operation.downstream] = Pool(operation.downstream)
-        works[operation.name] = work_of(operation, pool, store.lane(operation.name))
+        works[operation.name] = work_of(
+            operation, pool, store.lane(operation.name), cookies=config.gateway.cookies
+        )
     return Site(config=config, works=works, router=Router(works.values()), pools=pools)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from breaker.core.model import Cost, HangUp, Limits, Operation
 from breaker.gateway.contract import Contract
 from breaker.gateway.downstream import Pool
+from breaker.gateway.passage import OURS_DOWN, OURS_UP, Here, Passage
 from breaker.store.parts import Lane
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -27,6 +28,8 @@ class Work:
         pointer: Where in the body the tenant stands.
         is_safe: Calling twice does no harm, so an unknown outcome is only a failure.
         linger: As settle.lua takes it.
+        down, up: Which header lines pass; `up_bodiless` for answers that tell of a body they do not have.
+        policy_lines: RateLimit-Policy lines, by the limits in force and the tenant.
 
     """
 
@@ -43,11 +46,23 @@ class Work:
     timeout_s: float
     wait_s: float
     linger: str
+    down: Passage
+    up: Passage
+    up_bodiless: Passage
     policy_lines: dict[tuple[str, str], bytes]
 
 
-def work_of(operation: Operation, pool: Pool, lane: Lane) -> Work:
-    """Prepare an operation."""
+def work_of(operation: Operation, pool: Pool, lane: Lane, *, cookies: bool) -> Work:
+    """Prepare an operation; `cookies` says whether they pass."""
+    credential = operation.downstream.credential
+    ours_down = OURS_DOWN if cookies else OURS_DOWN | {b"cookie"}
+    ours_up = OURS_UP if cookies else OURS_UP | {b"set-cookie"}
+    added = b""
+    if credential:
+        # The downstream's own, in place of whatever the caller sent under that name.
+        ours_down |= {credential.header.lower().encode()}
+        added = f"{credential.header}: {credential.value}\r\n".encode()
+    here = Here(operation)
     capacity = operation.capacity
     is_safe = operation.match.method in SAFE_METHODS
     on_hang_up = operation.on_hang_up or (HangUp.CANCEL if is_safe else HangUp.FINISH)
@@ -66,6 +81,9 @@ def work_of(operation: Operation, pool: Pool, lane: Lane) -> Work:
         timeout_s=operation.downstream.timeout_ms / 1_000,
         wait_s=operation.max_wait_ms / 1_000,
         linger="mean" if operation.linger_ms is None else str(operation.linger_ms * 1_000),
+        down=Passage(ours_down, added=added),
+        up=Passage(ours_up, here=here),
+        up_bodiless=Passage(ours_up - {b"content-length"}, here=here),
         policy_lines={},
     )
 

@@ -115,6 +115,11 @@ class CallerConnection(web.RequestHandler):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     @property
+    def is_stalled(self) -> bool:
+        """The caller reads slower than we write."""
+        return self._paused
+
+    @property
     def is_idle(self) -> bool:
         """No request is under way."""
         return self._current_request is None and not self._messages

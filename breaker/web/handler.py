@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
 
 from aiohttp.http_parser import RawRequestMessage
@@ -26,7 +25,7 @@ from breaker.gateway.work import cost_of
 from breaker.web.body import CallerBody
 from breaker.web.connection import Request
 from breaker.web.identity import Callers, Identity
-from breaker.web.problems import CLOSING, problem
+from breaker.web.problems import CLOCK, CLOSING, problem
 from breaker.web.reply import REASONS, CallerReply
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
@@ -122,8 +121,9 @@ class Handler:
             return Refusal(kind=Kind.BAD_REQUEST, detail="Request-Timeout must be seconds, such as 5 or 2.5")
         lease_id = self._ids.next()
         decision = self._ids.decision(operation.name, lease_id, time.time_ns() // 1_000_000)
-        request_id = headers.get("X-Request-Id", "")
-        trace = TRACEPARENT.match(headers.get("traceparent", ""))
+        request_id = headers.get("X-Request-Id")
+        parent = headers.get("traceparent")
+        trace = TRACEPARENT.match(parent) if parent else None
         return Call(
             work=work,
             id=lease_id,
@@ -138,7 +138,7 @@ class Handler:
             tenants=identity.tenants,
             tenant=tenant_of(identity, operation.tenant.header if operation.tenant else None, message),
             decision=decision,
-            request_id=request_id if REQUEST_ID.match(request_id) else decision[-26:],
+            request_id=request_id if request_id and REQUEST_ID.match(request_id) else decision[-26:],
             trace_id=trace[1] if trace else "",
             deadline=started + float(timeout) if timeout else FOREVER,
             started=started,
@@ -152,8 +152,8 @@ class Handler:
             self._answer(reply, no_route(message.method, message.path, ("GET", "HEAD")), message.path)
             return
         shown = await page()
-        lines = f"Content-Type: {shown.content_type}\r\nCache-Control: no-store\r\nDate: {formatdate(usegmt=True)}\r\n"
-        reply.whole(shown.status, REASONS[shown.status], lines.encode(), shown.body)
+        lines = f"Content-Type: {shown.content_type}\r\nCache-Control: no-store\r\n".encode() + CLOCK.line()
+        reply.whole(shown.status, REASONS[shown.status], lines, shown.body)
 
     def _refuse(
         self, reply: CallerReply, message: RawRequestMessage, refusal: Refusal, path: str, started: float

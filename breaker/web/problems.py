@@ -3,6 +3,7 @@ Problems: refusals as RFC 9457 `application/problem+json`. The one place that ma
 """
 
 import random
+import time
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +18,22 @@ JITTER = 0.05  # of a retry ticket, so that callers with the same ticket do not 
 # After these the rest of the request cannot be trusted, or will never come.
 CLOSING = frozenset({Kind.BAD_REQUEST, Kind.PAYLOAD_TOO_LARGE, Kind.REQUEST_TIMEOUT})
 CONTENT = b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n"
+
+
+class Clock:
+    """The `Date` line, made once a second."""
+
+    def __init__(self) -> None:
+        self._second, self._line = 0, b""
+
+    def line(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._line = second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
+        return self._line
+
+
+CLOCK = Clock()
 
 
 def problem(
@@ -38,7 +55,7 @@ def problem(
         }
     if instance:
         members["instance"] = instance
-    lines = CONTENT + b"Date: %b\r\n" % formatdate(usegmt=True).encode() + refusal.headers
+    lines = CONTENT + CLOCK.line() + refusal.headers
     if refusal.policy:
         members |= {"policy": refusal.policy, "reason": refusal.policy}
         if call:

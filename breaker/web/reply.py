@@ -95,7 +95,7 @@ class CallerReply:
             transport.abort()
 
     async def drain(self) -> None:
-        if self.is_gone:
+        if self.is_gone or not self._connection.is_stalled:
             return
         try:
             async with asyncio.timeout(DRAIN_S):
