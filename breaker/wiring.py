@@ -104,7 +104,7 @@ class GatewayProcess:
         except OSError as exc:
             raise StartError(f"a downstream's tls file cannot be used: {exc}") from exc
         path = CallPath(self.store, self._emit, time.monotonic)
-        known = Callers(self.config.gateway.callers)
+        known = Callers(self.config.gateway.callers, self._emit)
         self._handler = Handler(self._site, known, path, self._ids, self._pages(), self._emit)
         self._in_force(self.config)
         self._watch = Watch(self.store.look, self._memory, self.metrics_of)
@@ -144,7 +144,7 @@ class GatewayProcess:
         if handler is None or old is None:
             raise StartError("the gateway has not started yet")
         self.config = replace(new, gateway=replace(new.gateway, listen=self.config.gateway.listen))
-        handler.site, handler.callers = fresh, Callers(new.gateway.callers)
+        handler.site, handler.callers = fresh, Callers(new.gateway.callers, self._emit)
         self._site = fresh
         self._in_force(new)
         task = asyncio.get_running_loop().create_task(old.retire())

@@ -175,7 +175,8 @@ def admit(state: State, terms: Terms, ask: Ask, now_us: int, lease_us: int) -> V
     )
     if blocked is None and throttles and (state.waiting or own_line):
         blocked = (Policy.WAITING, 0)
-    if blocked is None or terms.overflow is Overflow.ALERT:
+    enforced_alert = terms.overflow is Overflow.ALERT and terms.mode is Mode.ENFORCE
+    if blocked is None or enforced_alert:
         leased = start(state, view, ask.id, ask.tenant, ask.cost, lease_us)
         return Admitted(
             room=room(state, view, ask.tenant), over=blocked[0] if blocked else None, leased=leased
@@ -372,7 +373,7 @@ def settle(
     for leases in (state.own.leases, own.leases):
         if stay is None:
             leases.pop(id_, None)
-        elif id_ in leases:
+        elif leases.get(id_, 0) > now_us:
             leases[id_] = now_us + min(stay, 10_000_000)
     due = state.parked.get(tenant)
     if due is not None and due < PLAYING:
@@ -395,7 +396,7 @@ def withdraw(state: State, terms: Terms, ask: Ask, now_us: int, *, timed_out: bo
     waiter = state.calls.get(ask.id)
     if waiter:
         leave(state, ask.id, waiter, now_us)
-    elif ask.id in state.own.leases:
+    elif state.own.leases.get(ask.id, 0) > now_us:
         if not timed_out:
             refund(state, view, ask)
         return True

@@ -116,6 +116,13 @@ class LeasesLost:
 
 
 @dataclass(slots=True)
+class TenantsExceeded:
+    """A caller names more tenants at a time than it may; the rest share one."""
+
+    caller: str
+
+
+@dataclass(slots=True)
 class ConfigLoaded:
     """A configuration is in force (`ok`), or was refused and the old one stays."""
 
@@ -124,5 +131,14 @@ class ConfigLoaded:
     detail: str
 
 
-Event = CallEnded | RoundTripEnded | StoreFailed | StoreRecovered | ClockJumped | LeasesLost | ConfigLoaded
+Event = (
+    CallEnded
+    | RoundTripEnded
+    | StoreFailed
+    | StoreRecovered
+    | ClockJumped
+    | LeasesLost
+    | TenantsExceeded
+    | ConfigLoaded
+)
 Listener = Callable[[Event], None]

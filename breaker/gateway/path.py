@@ -243,7 +243,8 @@ class Path:
 
     def _refuse(self, call: Call, refusal: Refusal) -> None:
         call.reply.refuse(call, refusal)
-        self._ended(call, Outcome.REFUSED, refusal.policy or refusal.kind)
+        is_capacity = refusal.kind in (Kind.TENANT_LIMIT, Kind.OVER_CAPACITY)
+        self._ended(call, Outcome.REFUSED, (is_capacity and refusal.policy) or refusal.kind)
 
     def _ended(self, call: Call, outcome: Outcome, reason: str, result: Result | None = None) -> None:
         now, verdict = self._now(), call.verdict

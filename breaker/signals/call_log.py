@@ -22,6 +22,7 @@ from breaker.core.events import (
     RoundTripEnded,
     StoreFailed,
     StoreRecovered,
+    TenantsExceeded,
 )
 from breaker.signals.logs import Logs, head
 
@@ -72,6 +73,8 @@ class CallLog:
                 self._tell("error", "clock_jumped", seconds=event.jumped_us / 1e6)
             case LeasesLost():
                 self._tell("warning", "leases_lost", operation=event.operation, count=event.count)
+            case TenantsExceeded():
+                self._tell("warning", "tenants_exceeded", caller=event.caller)
             case ConfigLoaded(ok=True):
                 self._tell("info", "config_loaded", version=event.version, detail=event.detail)
             case ConfigLoaded():
@@ -80,8 +83,10 @@ class CallLog:
                 pass  # told above; and round trips are counted, not told
 
     def _call(self, event: CallEnded) -> None:
-        if event.outcome is Outcome.FORWARDED and event.status < SERVER_ERROR and event.shadow is None:
-            # By counting, not by chance: the same calls give the same lines.
+        is_plain = event.outcome is Outcome.FORWARDED and event.status < SERVER_ERROR and event.shadow is None
+        if is_plain or event.outcome is Outcome.REFUSED:
+            # By counting, not by chance: the same calls give the same lines. Refusals too: at ten
+            # times the capacity nine of ten lines would be refusals, which the metrics count.
             self._due += self._sample
             if self._due < 1.0:
                 return

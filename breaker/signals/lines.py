@@ -23,13 +23,7 @@ CLOSE_S = 2.0
 
 
 class LineWriter:
-    """
-    Writes lines to a file descriptor, from a thread of its own.
-
-    Attributes:
-        dropped: Lines that nobody will read: the buffer was full, or the reader has gone.
-
-    """
+    """Writes lines to a file descriptor, from a thread of its own."""
 
     def __init__(self, fd: int, tell_dropped: Callable[[int], bytes], *, lines_max: int = LINES_MAX) -> None:
         """
@@ -41,7 +35,8 @@ class LineWriter:
             lines_max: Size of the buffer.
 
         """
-        self.dropped = 0
+        self._refused = 0  # counted where lines are put ...
+        self._lost = 0  # ... and where they are written: two threads never change the same number
         self._fd, self._tell_dropped, self._lines_max = fd, tell_dropped, lines_max
         self._lines: deque[bytes] = deque()
         self._told = 0
@@ -51,10 +46,15 @@ class LineWriter:
         self._thread = threading.Thread(target=self._run, name="log-lines", daemon=True)
         self._thread.start()
 
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody will read: the buffer was full, or the reader has gone."""
+        return self._refused + self._lost
+
     def write(self, line: bytes) -> None:
         """Take a complete line, newline included; never waits."""
         if len(self._lines) >= self._lines_max or len(line) > LINE_MAX:
-            self.dropped += 1
+            self._refused += 1
             return
         self._lines.append(line)
         if not self._wake.is_set():
@@ -74,7 +74,7 @@ class LineWriter:
             while self._lines:
                 batch = [self._lines.popleft() for _ in range(min(len(self._lines), BATCH_MAX))]
                 if not self._put(b"".join(batch)):
-                    self.dropped += len(batch)
+                    self._lost += len(batch)
             untold = self.dropped - self._told
             if untold and self._put(self._tell_dropped(untold)):
                 self._told += untold

@@ -47,6 +47,11 @@ class Logs:
     def is_on(self, level: str) -> bool:
         return logging.getLevelNamesMapping()[level.upper()] >= self._level
 
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody will read."""
+        return self._writer.dropped
+
     def close(self) -> None:
         """Write what is left, within 2 s."""
         self._writer.close()

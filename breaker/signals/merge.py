@@ -56,9 +56,9 @@ def add_page(families: dict[str, Family], label: str, page: str) -> None:
             if name not in described:
                 family.heads.append(line)
         elif line and not line.startswith("#"):
-            sample = line[: min(at for at in (line.find("{"), line.find(" ")) if at >= 0)]
+            sample = line.partition(" ")[0].partition("{")[0]
             if not any(sample == name + suffix for suffix in SUFFIXES):
-                name = sample  # nobody described it
+                pass  # nobody described it
             families.setdefault(name, Family()).samples.append(labelled(line, len(sample), label))
 
 

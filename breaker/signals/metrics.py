@@ -30,6 +30,7 @@ from breaker.core.events import (
     RoundTripEnded,
     StoreFailed,
     StoreRecovered,
+    TenantsExceeded,
 )
 from breaker.signals.capacity import CapacityCollector, Demand
 from breaker.signals.outcomes import OTHER, PAIRS, UNKNOWN
@@ -116,8 +117,8 @@ class Metrics:
                 self._series.get(event.operation, self._unknown).leases_lost(event.count)
             case ConfigLoaded():
                 self._reload_ok.set(event.ok)
-            case CallEnded() | StoreRecovered():
-                pass  # counted above; and the exchange that recovered says so itself
+            case CallEnded() | StoreRecovered() | TenantsExceeded():
+                pass  # counted above; the exchange that recovered says so itself; and callers are no labels
 
     def configured(self, version: str, operations: Iterable[str]) -> None:
         """A configuration is in force: its operations have series from now on, removed ones have none."""

@@ -110,7 +110,7 @@ class Watch:
         while True:
             try:
                 await self.look_at_all()
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # A mistake of ours: said aloud, and the next look may be better than no look ever.
                 structlog.get_logger().exception("watch_failed")
             await asyncio.sleep(self._look_s)

@@ -142,6 +142,8 @@ class CapacityStore:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         return await waiter
+                if waiter.done() and not waiter.cancelled():
+                    return waiter.result()  # granted in the moment in which the time was up
             return await self._coalescer.time_out(lane, ask)
         except asyncio.CancelledError:
             # The caller hung up: its place goes to the next, and what was granted goes back.
@@ -177,9 +179,12 @@ class CapacityStore:
 
     async def close(self) -> None:
         """Give back what is left to give back, and hang up."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:
+            # More than once: redis-py swallows a cancellation that comes while it connects.
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.05)
         await self._coalescer.close()
 
     def _on_event(self, event: Event) -> None:

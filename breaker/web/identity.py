@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 
+from breaker.core.events import Listener, TenantsExceeded
 from breaker.core.model import Caller
 from breaker.gateway.tenants import Tenants
 
@@ -37,15 +38,15 @@ class Identity:
 class Callers:
     """All callers of a configuration; `None` means that everybody may call."""
 
-    def __init__(self, callers: Iterable[Caller] | None) -> None:
+    def __init__(self, callers: Iterable[Caller] | None, emit: Listener) -> None:
         self._by_hash: dict[str, Identity] | None = None
-        self._anonymous = Identity(ANONYMOUS, Tenants(ANONYMOUS, TENANTS_MAX), ("*",), {})
+        self._anonymous = Identity(ANONYMOUS, tenants_of(ANONYMOUS, TENANTS_MAX, emit), ("*",), {})
         if callers is None:
             return
         self._by_hash = {}
         for caller in callers:
             most = caller.tenants_max if "tenant" in caller.may_name else 0
-            identity = Identity(caller.id, Tenants(caller.id, most), caller.operations, {})
+            identity = Identity(caller.id, tenants_of(caller.id, most, emit), caller.operations, {})
             for digest in caller.key_hashes:
                 self._by_hash[digest.lower()] = identity
 
@@ -62,3 +63,7 @@ class Callers:
         digest = sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         # A look-up by a hash: what its timing could tell is a digest that nobody can steer.
         return self._by_hash.get(digest)
+
+
+def tenants_of(caller: str, most: int, emit: Listener) -> Tenants:
+    return Tenants(caller, most, on_too_many=lambda: emit(TenantsExceeded(caller)))

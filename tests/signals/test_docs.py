@@ -1,0 +1,170 @@
+"""The manual says what the code does, in both directions."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from breaker.core.events import (
+    Action,
+    ClockJumped,
+    ConfigLoaded,
+    LeasesLost,
+    Outcome,
+    Result,
+    StoreFailed,
+    StoreRecovered,
+    TenantsExceeded,
+)
+from breaker.core.verdict import Policy
+from breaker.signals.call_log import CallLog
+from breaker.signals.capacity import Demand
+from breaker.signals.lines import LINE_MAX
+from breaker.signals.logs import configure
+from breaker.signals.metrics import KINDS, Metrics
+from breaker.signals.outcomes import OTHER, PAIRS, UNKNOWN_PAIRS
+from breaker.signals.watch import Watch
+from breaker.store.capacity import Look
+from tests.signals.scene import Clock, Pipe, ended, look
+from tests.signals.test_metrics import SERIES_MAX, SERIES_MAX_PROCESS
+from tests.signals.test_watch import no_limit
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SUFFIX = {"counter": "_total", "info": "_info"}
+
+
+def table(file: str, *columns: str) -> list[list[str]]:
+    """The rows of the table with this head."""
+    text = (DOCS / file).read_text(encoding="utf-8")
+    head = "| " + " | ".join(columns) + " |\n"
+    rows = text.partition(head)[2].partition("\n\n")[0].splitlines()[1:]
+    assert rows, f"{file} has no table {head}"
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def words(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_metric_is_documented_as_it_is_exported(make_metrics: Callable[..., Metrics]) -> None:
+    """Other people's dashboards are written from this page."""
+    metrics = make_metrics("billing.charge")
+    metrics.observe("billing.charge", look(), Demand(started=1, wanted=1))
+    metrics.observe_memory(0.5)
+    metrics.configured("v1", ["billing.charge"])
+    exported = {
+        family.name + SUFFIX.get(family.type, ""): (
+            family.type,
+            sorted({label for sample in family.samples for label in sample.labels} - {"le"}),
+            family.documentation,
+        )
+        for family in metrics.registry.collect()
+    }
+    rows = table("metrics.md", "name", "type", "labels", "unit", "meaning", "aggregate with")
+    assert {
+        words(name)[0]: (kind, sorted(words(labels)), meaning) for name, kind, labels, _, meaning, _ in rows
+    } == (exported)
+    cluster_wide = [
+        aggregate for name, *_, aggregate in rows if re.search("capacity_[luwc]|memory_ratio", name)
+    ]
+    assert len(cluster_wide) == 5
+    assert all(aggregate.startswith("`max") for aggregate in cluster_wide)
+
+
+def test_every_label_value_is_documented() -> None:
+    """An alert on a word that never occurs never fires."""
+    reasons = set().union(*PAIRS.values(), *UNKNOWN_PAIRS.values(), {OTHER}) - {""}
+    documented = {label: set(words(values)) for label, values in table("metrics.md", "label", "values")}
+    assert documented == {
+        "`operation`": {"_unknown"},
+        "`outcome`": set(Outcome),
+        "`reason`": reasons,
+        "`result`": set(Result),
+        "`action`": set(Action),
+        "`limit` of `breaker_capacity_*`": {"rate", "concurrency", "quota"},
+        "`limit` of `breaker_shadow_refusals_total`": set(Policy),
+        "`kind`": set(KINDS),
+    }
+
+
+def test_the_documented_budget_is_the_tested_one() -> None:
+    """Somebody sizes a Prometheus by it."""
+    assert table("metrics.md", "for", "series at most") == [
+        ["each operation", str(SERIES_MAX)], ["each process, besides", str(SERIES_MAX_PROCESS)],
+    ]  # fmt: skip
+
+
+async def every_line(metrics: Metrics) -> list[dict[str, Any]]:
+    """Each event once, with all that it can say."""
+    pipe = Pipe()
+    logs = configure(format="json", level="info", fd=pipe.writer)
+    clock = Clock()
+    log = CallLog(logs, sample=1.0, now=clock)
+    failed = StoreFailed("timeout", "no answer")
+    for event in (
+        ended(Outcome.OVER_CAPACITY, Policy.RATE), failed, failed, StoreRecovered(3.0), failed, failed,
+        ClockJumped(3_000_000), LeasesLost("billing.charge", 1), TenantsExceeded("crm"),
+        ConfigLoaded("v1", ok=True, detail="by SIGHUP"),
+        ConfigLoaded("v2", ok=False, detail="unknown key"), ended(tenant="x" * LINE_MAX),
+    ):  # fmt: skip
+        log.listen(event)
+    clock.seconds += 10
+    log.listen(failed)
+    again = asyncio.Event()
+    mistakes = [ValueError("a bug")]
+
+    async def look_with_a_bug(_operation: str) -> Look:
+        if mistakes:
+            raise mistakes.pop()
+        again.set()
+        return look()
+
+    watch = Watch(look_with_a_bug, no_limit, metrics, look_s=0.001)
+    watch.start()
+    await again.wait()
+    await watch.close()
+    logs.close()
+    text = pipe.text()
+    pipe.close()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.usefixtures("restored")
+async def test_every_log_line_is_documented_as_it_is_written(make_metrics: Callable[..., Metrics]) -> None:
+    """Searches and collectors' rules are written from this page."""
+    written: dict[str, tuple[str, set[str]]] = {}
+    for line in await every_line(make_metrics("billing.charge")):
+        _, keys = written.get(line["event"], ("", set()))
+        written[line["event"]] = (line["level"], keys | line.keys() - {"timestamp", "level", "event"})
+    rows = table("logs.md", "event", "level", "further keys", "when")
+    assert {words(event)[0]: (level, set(words(keys))) for event, level, keys, _ in rows} == written
+
+
+def test_every_event_of_the_process_is_documented() -> None:
+    """What wiring and workers say through structlog is searched for too."""
+    said = set()
+    for file in (ROOT / "breaker").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        said |= set(re.findall(r"""\.(info|warning|error)\(\s*"([a-z_]+)",?""", text))
+    rows = table("logs.md", "event of the process", "level", "further keys", "when")
+    documented = {(level, words(event)[0]) for event, level, _, _ in rows}
+    assert documented == {(level, event) for level, event in said if event != "memory"}
+
+
+def test_every_event_has_an_example_that_could_be_real() -> None:
+    """People copy the example into their first query."""
+    rows = table("logs.md", "event", "level", "further keys", "when")
+    documented = {words(event)[0]: (level, set(words(keys))) for event, level, keys, _ in rows}
+    block = (DOCS / "logs.md").read_text(encoding="utf-8").partition("```json\n")[2].partition("```")[0]
+    examples = [json.loads(line) for line in block.splitlines()]
+    assert {line["event"] for line in examples} == set(documented)
+    for line in examples:
+        level, keys = documented[line["event"]]
+        assert list(line)[:3] == ["timestamp", "level", "event"]
+        assert line["level"] == level
+        assert line.keys() - {"timestamp", "level", "event"} <= keys
