@@ -43,11 +43,12 @@ async def check_store(settings: StoreSettings) -> StoreFacts:
     try:
         info: dict[str, Any] = await client.info()
         return await _judge(client, info, settings)
-    except AuthenticationError as exc:
-        raise StartError(
-            f"the store at {settings.url} refused the password: {exc}; set store.password_file"
-        ) from exc
     except (RedisError, OSError, TimeoutError) as exc:
+        # While connecting, redis-py wraps the refusal in a ConnectionError.
+        if isinstance(exc, AuthenticationError) or isinstance(exc.__cause__, AuthenticationError):
+            raise StartError(
+                f"the store at {settings.url} refused the password: {exc}; set store.password_file"
+            ) from exc
         raise StartError(
             f"the store at {settings.url} cannot be reached: {exc}; is it running, and is store.url right?"
         ) from exc

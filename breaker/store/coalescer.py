@@ -9,6 +9,7 @@ it, so that a flood of one cannot starve another. A failed exchange fails exactl
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from breaker.core.admission import Ask
@@ -34,6 +35,7 @@ from breaker.store.parts import (
 from breaker.store.scripts import Script
 
 PENDING_MAX = 10_000  # calls that may stand before the store; more is refused at once
+LANES_MAX = 64  # operations in one round trip
 SHARE_MAX = 128  # of one operation and kind in one round trip
 RETRY_S = 0.25  # what must not be lost tries again after this
 GRANT_S_MAX = 0.5  # waiters are kept alive by a grant at least this often
@@ -62,6 +64,7 @@ class Coalescer:
         self._timeout_us = timeout_ms * 1_000
         self._emit = emit
         self.lanes: dict[str, Lane] = {}
+        self._active: dict[str, Lane] = {}  # those with work, the longest waiting first
         self._task: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[tuple[int, int, int]] | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -99,45 +102,46 @@ class Coalescer:
         answer: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
         lane.asks.append(AskItem(ask, answer))
         self._pending += 1
-        self._kick()
+        self._kick(lane)
         return answer
 
     def settle(self, lane: Lane, item: SettleItem) -> None:
         """Give a slot back with the next round trip; kept until the store has it."""
         lane.settles.append(item)
-        self._kick()
+        self._kick(lane)
 
     def withdraw(self, lane: Lane, ask: Ask) -> None:
         """The call has gone: whatever it was given goes back."""
         lane.gone.append(ask)
-        self._kick()
+        self._kick(lane)
 
     def time_out(self, lane: Lane, ask: Ask) -> asyncio.Future[Admitted | Refused]:
         """The call's wait is over: it was granted just now, or gets its ticket."""
         answer: asyncio.Future[Admitted | Refused] = asyncio.get_running_loop().create_future()
         lane.withdraws.append(WithdrawItem(ask, answer))
-        self._kick()
+        self._kick(lane)
         return answer
 
     def run(self, lane: Lane, verb: str, *arguments: str | bytes | int) -> asyncio.Future[list[Any]]:
         """A rare verb (renew, look, publish) with the next round trip; its whole reply."""
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         lane.others.append(OtherPart(lane, self._scripts[verb], arguments, answer))
-        self._kick()
+        self._kick(lane)
         return answer
 
     def look_whose_turn(self, lane: Lane) -> None:
         """Grant with the next round trip."""
         lane.grant_timer = None
         lane.wants_grant = True
-        self._kick()
+        self._kick(lane)
 
     async def close(self) -> None:
         """Deliver what must not be lost, as far as the store takes it, and hang up."""
+        self._start()
+        while self._task:
+            await self._task
         if self._retry:
             self._retry.cancel()
-        if self._task:
-            await self._task
         if self._opening:
             self._opening.cancel()
         for lane in self.lanes.values():
@@ -145,45 +149,62 @@ class Coalescer:
                 lane.grant_timer.cancel()
         await self._line.close()
 
-    def _kick(self) -> None:
+    def _kick(self, lane: Lane) -> None:
+        self._active[lane.operation] = lane
+        self._start()
+
+    def _start(self) -> None:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         try:
-            while parts := list(self._next_parts()):
+            while self._active:
+                parts = self._next_parts()
+                if not parts:
+                    continue  # all of its callers hung up before they were asked for
                 if not await self._round_trip(parts) and self._pending == 0:
                     # Only what must not be lost is left: it need not hammer a store that is ill.
-                    self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._kick)
+                    if self._retry:
+                        self._retry.cancel()
+                    self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._start)
                     break
         finally:
             self._task = None
 
-    def _next_parts(self) -> Iterator[Part]:
+    def _next_parts(self) -> list[Part]:
+        """A share of each operation that has work, and of so many operations as one exchange can carry."""
+        parts: list[Part] = []
+        for name in list(islice(self._active, LANES_MAX)):
+            lane = self._active.pop(name)
+            parts += self._parts_of(lane)
+            if not lane.is_idle:
+                self._active[name] = lane  # what is left stands behind the others
+        return parts
+
+    def _parts_of(self, lane: Lane) -> Iterator[Part]:
         """What goes back first, so that what asks finds it."""
-        for lane in self.lanes.values():
-            if lane.is_idle:
-                continue
-            if lane.withdraws:
-                yield WithdrawPart(lane, self._scripts["withdraw"], take(lane.withdraws))
-            if lane.gone:
-                yield WithdrawPart(
-                    lane, self._scripts["withdraw"], [WithdrawItem(ask, None) for ask in take(lane.gone)]
-                )
-            if lane.settles:
-                yield SettlePart(lane, self._scripts["settle"], take(lane.settles))
-                lane.wants_grant = lane.wants_grant or lane.waiting > 0
-            while lane.others:
-                yield lane.others.popleft()
-            if lane.asks:
-                items = take(lane.asks)
-                self._pending -= len(items)
-                items = [item for item in items if not item.answer.done()]  # hung up before we asked
-                if items:
-                    yield AskPart(lane, self._scripts["admit"], self._replica, items)
-            if lane.wants_grant:
-                lane.wants_grant = False
-                yield GrantPart(lane, self._scripts["grant"], self._replica, wake_prefix(self._cluster))
+        scripts = self._scripts
+        if lane.withdraws:
+            yield WithdrawPart(lane, scripts["withdraw"], take(lane.withdraws))
+        if lane.gone:
+            yield WithdrawPart(
+                lane, scripts["withdraw"], [WithdrawItem(ask, None) for ask in take(lane.gone)]
+            )
+        if lane.settles:
+            yield SettlePart(lane, scripts["settle"], take(lane.settles))
+            lane.wants_grant = lane.wants_grant or lane.waiting > 0
+        if lane.others:
+            yield lane.others.popleft()
+        if lane.asks:
+            items = take(lane.asks)
+            self._pending -= len(items)
+            items = [item for item in items if not item.answer.done()]  # hung up before we asked
+            if items:
+                yield AskPart(lane, scripts["admit"], self._replica, items)
+        if lane.wants_grant:
+            lane.wants_grant = False
+            yield GrantPart(lane, scripts["grant"], self._replica, wake_prefix(self._cluster))
 
     async def _round_trip(self, parts: list[Part]) -> bool:
         sent_us = monotonic_us()
@@ -200,6 +221,7 @@ class Coalescer:
             self._failed(exc)
             for part in parts:
                 part.on_failure(exc)
+                self._plan(part)
             return False
         except BaseException as exc:
             for part in parts:
@@ -255,18 +277,28 @@ class Coalescer:
             self._emit(StoreFailed(exc.kind, str(exc)))
             part.on_failure(exc)
             self._pending += len(part.lane.asks) - before
-        if isinstance(part, GrantPart):
-            self._plan_grant(part)
+        self._plan(part)
 
-    def _plan_grant(self, part: GrantPart) -> None:
-        """The next look: when a token is due, and often enough to keep our waiters alive."""
-        lane = part.lane
-        if lane.grant_timer:
-            lane.grant_timer.cancel()
-            lane.grant_timer = None
-        if lane.waiters:
-            delay = GRANT_S_MAX if part.next_us < 0 else min(part.next_us / 1e6, GRANT_S_MAX)
+    def _plan(self, part: Part) -> None:
+        """
+        What is left to do: another round trip, and the next look whose turn it is.
+
+        A look is due when a token is, and often enough to keep our waiters alive.
+
+        Also for a line in which none of ours stands: those whose replica has died are dropped by a
+        look, and until then they stand before everybody.
+        """
+        lane, delay = part.lane, GRANT_S_MAX
+        if isinstance(part, GrantPart):
+            if lane.grant_timer:
+                lane.grant_timer.cancel()
+                lane.grant_timer = None
+            if lane.waiters and part.next_us >= 0:
+                delay = min(part.next_us / 1e6, GRANT_S_MAX)
+        if (lane.waiters or lane.waiting > 0) and not lane.grant_timer:
             lane.grant_timer = asyncio.get_running_loop().call_later(delay, self.look_whose_turn, lane)
+        if not lane.is_idle:
+            self._active[lane.operation] = lane
 
     def _note_clock(self, replies: list[Any], sent_us: int, received_us: int) -> None:
         """Take the last word of the store's clock; a reply that contradicts us corrects the estimate."""
@@ -275,7 +307,7 @@ class Coalescer:
                 if reply[0] in (1, 2):
                     self._note_jump(reply[1], sent_us, received_us)
                 else:
-                    self._clock.heard(reply[1], sent_us, received_us)
+                    self._clock_known((reply[1], sent_us, received_us))
                 return
 
     def _note_jump(self, store_us: int, sent_us: int, received_us: int) -> None:

@@ -65,7 +65,7 @@ def open_client(settings: StoreSettings, timeout_ms: int = 2_000) -> Redis:
     """A plain client for start-up checks and rare commands; same rules, a longer deadline."""
     pool = open_pool(settings)
     pool.connection_kwargs["socket_timeout"] = timeout_ms / 1_000
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)  # the client owns it: closing one closes both
 
 
 class Line:

@@ -157,7 +157,8 @@ class AskPart:
                 if not item.answer.done():
                     # Before the answer is seen: a grant may stand in this same round trip.
                     self.lane.waiters[item.ask.id] = asyncio.get_running_loop().create_future()
-                    self.lane.wants_grant = self.lane.wants_grant or self.lane.grant_timer is None
+                    is_first = len(self.lane.waiters) == 1  # a look that was planned before is not ours
+                    self.lane.wants_grant = self.lane.wants_grant or is_first or not self.lane.grant_timer
             case 5 if policy:
                 answer = Refused(policy=policy, retry_after_us=retry_us, room=room)
             case 6 if policy:
