@@ -57,14 +57,18 @@ class Path:
         operation = work.operation
         if not work.sees_body:
             return None
+        value, violations = None, []
         try:
             call.sent_body = await call.body.read(operation.body_max, operation.body_timeout_ms / 1_000)
             value = parse(call.body.decoded(call.sent_body, operation.body_max))
             violations = work.contract.violations(value) if work.contract else []
         except CallerError as exc:
-            return Refusal(kind=exc.kind, detail=exc.detail)
+            # Without a contract the body is only looked into for a tenant; what cannot be read names none.
+            if work.contract or call.sent_body is None:
+                return Refusal(kind=exc.kind, detail=exc.detail)
         except NotJsonError as exc:
-            return Refusal(kind=Kind.BAD_REQUEST, detail=str(exc))
+            if work.contract:
+                return Refusal(kind=Kind.BAD_REQUEST, detail=str(exc))
         if work.pointer and call.tenant == call.tenants.own:
             named = at_pointer(value, work.pointer)
             call.tenant = call.tenants.named(str(named) if isinstance(named, str | int) else None)

@@ -88,7 +88,7 @@ def curl(path: str, method: str, operation: Mapping[str, Any], document: Mapping
         lines.append('-H "Breaker-Key: $KEY"')
     if "application/json" in body:
         example = body["application/json"].get("example")
-        data = "@body.json" if example is None else json.dumps(example, ensure_ascii=False)
+        data = "@body.json" if example is None else json.dumps(example, ensure_ascii=False, indent=2)
         lines += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(data)}"]
     return " \\\n  ".join(lines)
 

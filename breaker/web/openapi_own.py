@@ -10,17 +10,12 @@ TAG = "Breaker"  # with a capital, as no pipeline can be named
 
 OWN_SCHEMAS: dict[str, Any] = {
     "Catalogue": CATALOGUE_SCHEMA,
-    "Health": {
-        "type": "object",
-        "required": ["status"],
-        "properties": {"status": {"type": "string", "description": "For a person; the HTTP status decides."}},
-    },
 }
 
 
 def own_paths() -> dict[str, Any]:
     """Everything that is no operation; open to whoever reaches the listener."""
-    health = {"$ref": "#/components/schemas/Health"}
+    word = {"type": "string", "description": "For a person; the status decides.", "examples": ["ready\n"]}
     document = {"type": "object", "required": ["openapi", "paths"]}
     page = {"type": "string"}
     return {
@@ -32,19 +27,15 @@ def own_paths() -> dict[str, Any]:
             "getOpenApi", "This document.",
             {"200": _answer("OpenAPI 3.1, made from the configuration in force.", "application/json", document)},
         ),
-        "/docs": _path("getDocs", "This document for people.", {"200": _answer("A page.", "text/html", page)}),
-        "/docs/problems": _path(
-            "getProblems", "The same page; `#<type>` is the section that a problem's `type` names.",
-            {"200": _answer("A page.", "text/html", page)},
-        ),
+        "/docs": _path("getDocs", "This document for people; `#<kind>` is the section that a problem's `type` leads to.", {"200": _answer("A page.", "text/html", page)}),
         "/livez": _path(
-            "getLivez", "Whether the process runs.", {"200": _answer("It does.", "application/json", health)}
+            "getLivez", "Whether the process runs.", {"200": _answer("It does.", "text/plain", word)}
         ),
         "/readyz": _path(
             "getReadyz", "Whether calls should be sent here.",
             {
-                "200": _answer("They should.", "application/json", health),
-                "503": _answer("It starts, or it is shutting down.", "application/json", health),
+                "200": _answer("They should.", "text/plain", word),
+                "503": _answer("It starts, or it is shutting down.", "text/plain", word),
             },
         ),
     }  # fmt: skip

@@ -135,4 +135,4 @@ def type_uri(kind: Kind) -> str:
     A relative reference (RFC 9457 section 3.1.1), because each company runs its own gateway under
     its own name. It starts with `/`, so it means the same from whichever path it is resolved.
     """
-    return f"/docs/problems#{kind}"
+    return f"/docs#{kind}"
