@@ -1,0 +1,111 @@
+"""
+Preflight: what must be true of this machine before `breaker up` starts anything.
+
+Each thing that is wrong is one line that names it, and says what to do.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from breaker.core.errors import StartError
+from breaker.core.model import Config
+from breaker.store.embedded_folder import make_private
+
+DOWNSTREAMS = ("support", "billing", "onboarding")
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_HTTP_PORT = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where something will listen, and the setting that says so."""
+
+    host: str
+    port: int
+    whose: str
+    setting: str
+
+
+def gateway_addresses(config: Config) -> tuple[Address, Address]:
+    """The callers' listener and the admin listener."""
+    gateway = config.gateway
+    return (
+        _address(f"//{gateway.listen}", "the gateway's listen", "BREAKER_LISTEN"),
+        _address(f"//{gateway.admin}", "the gateway's admin", "BREAKER_ADMIN"),
+    )
+
+
+def downstream_addresses(config: Config) -> dict[str, Address]:
+    """
+    Where the demo downstreams listen: where the pipelines expect them.
+
+    Raises:
+        StartError: A pipeline expects its downstream on another machine, or over TLS.
+
+    """
+    urls = {operation.pipeline: operation.downstream.url for operation in config.operations.values()}
+    addresses = {}
+    for pipeline in DOWNSTREAMS:
+        if pipeline not in urls:
+            continue
+        setting = f"downstream.url in {Path(config.folder) / 'pipelines' / pipeline}.yaml"
+        address = _address(urls[pipeline], f"the demo downstream {pipeline}", setting)
+        if urlsplit(urls[pipeline]).scheme != "http" or address.host not in _LOOPBACK:
+            raise StartError(
+                f"{setting} is {urls[pipeline]}, but `up` starts its downstreams on this machine "
+                "(http://127.0.0.1:PORT); use `breaker serve`"
+            )
+        addresses[pipeline] = address
+    return addresses
+
+
+def check_ports(addresses: list[Address]) -> None:
+    """
+    Look whether all of them are free.
+
+    Raises:
+        StartError: Naming the first that is not.
+
+    """
+    for address in addresses:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            # As the servers do: a port that has just been left counts as free.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((address.host, address.port))
+            except OSError as exc:
+                raise StartError(
+                    f"port {address.port} ({address.whose}) cannot be used: {exc.strerror}; end the process "
+                    f"that has it (ss -ltnp 'sport = :{address.port}'), or change {address.setting}"
+                ) from exc
+
+
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """
+    The folder of the store and of the logs, made when missing.
+
+    Raises:
+        StartError: It cannot be written to.
+
+    """
+    folder = Path(environ.get("BREAKER_DATA", ".run/store"))
+    way_out = "choose another one: BREAKER_DATA=DIR"
+    try:
+        made = make_private(folder)
+    except OSError as exc:
+        raise StartError(f"cannot use the data folder {folder}: {exc.strerror or exc}; {way_out}") from exc
+    if not os.access(made, os.W_OK | os.X_OK):
+        raise StartError(f"no permission to write in the data folder {folder}; {way_out}")
+    return made
+
+
+def _address(url: str, whose: str, setting: str) -> Address:
+    parts = urlsplit(url)
+    return Address(
+        host=parts.hostname or "127.0.0.1", port=parts.port or _HTTP_PORT, whose=whose, setting=setting
+    )

@@ -1,0 +1,162 @@
+"""
+View: what the gateway and the downstreams say of themselves, over HTTP, as anybody could ask them.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from breaker.core.errors import StartError
+from breaker.core.events import Outcome
+
+ASK_S = 5.0
+_MEDIAN = 0.5
+_OK = 200
+
+
+@dataclass(slots=True)
+class Counted:
+    """
+    One operation, as the gateway's /metrics counts it.
+
+    Attributes:
+        outcomes: Calls by outcome.
+        refusals: Of the refused, by reason.
+        actions: Calls that found no capacity, by what was done with them.
+        admission: Cumulative counts by upper bound, seconds.
+
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    actions: Counter[str] = field(default_factory=Counter)
+    admission: dict[float, float] = field(default_factory=dict)
+
+    @property
+    def added_s(self) -> float | None:
+        """Median time from a call's arrival to its decision, its wait included; None without calls."""
+        total = max(self.admission.values(), default=0.0)
+        if not total:
+            return None
+        lower, below = 0.0, 0.0
+        for bound, count in sorted(self.admission.items()):
+            if count >= total * _MEDIAN:
+                # Beyond the last bound nothing is known but that it is longer.
+                return (
+                    lower
+                    if bound == float("inf")
+                    else lower + (bound - lower) * (total * _MEDIAN - below) / (count - below)
+                )
+            lower, below = bound, count
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """One operation at this moment; None is no limit."""
+
+    in_flight: int
+    slots: int | None
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """
+    What a downstream saw.
+
+    Attributes:
+        starts: Seconds since 1970, the newest; only when asked for.
+        request_ids: How often each came, likewise.
+
+    """
+
+    in_flight_max: int
+    started: int
+    starts: tuple[float, ...] = ()
+    request_ids: Mapping[str, int] = field(default_factory=dict)
+
+
+class View:
+    """Asks the gateway's admin listener, and the downstreams by pipeline."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, admin_url: str, downstreams: Mapping[str, str]
+    ) -> None:
+        self._session, self._admin, self._downstreams = session, admin_url, downstreams
+
+    async def counted(self) -> dict[str, Counted]:
+        """By operation."""
+        found: dict[str, Counted] = {}
+        for family in text_string_to_metric_families((await self._get(f"{self._admin}/metrics")).decode()):
+            for sample in family.samples:
+                operation = sample.labels.get("operation", "")
+                counted = found.setdefault(operation, Counted())
+                match sample.name:
+                    case "breaker_calls_total":
+                        outcome, count = sample.labels["outcome"], int(sample.value)
+                        counted.outcomes[outcome] += count
+                        if outcome == Outcome.REFUSED:
+                            counted.refusals[sample.labels["reason"]] += count
+                    case "breaker_over_capacity_total":
+                        counted.actions[sample.labels["action"]] += int(sample.value)
+                    case "breaker_admission_duration_seconds_bucket":
+                        counted.admission[float(sample.labels["le"])] = sample.value
+                    case _:
+                        pass  # told of on the dashboards
+        return found
+
+    async def now(self) -> dict[str, Now]:
+        """By operation; those that the store cannot tell of are missing."""
+        operations = (await self._json(f"{self._admin}/status"))["operations"]
+        return {
+            name: Now(in_flight=look["in_use"], slots=look["limits"]["concurrency"], waiting=look["waiting"])
+            for name, look in operations.items()
+            if look
+        }
+
+    async def seen(self, *, lists: bool = False) -> dict[str, Seen]:
+        """
+        By pipeline.
+
+        Args:
+            lists: With the times of the starts, and the request ids.
+
+        """
+        query = "?starts=1&ids=1" if lists else ""
+        urls = [f"{url}/_control/stats{query}" for url in self._downstreams.values()]
+        answers = await asyncio.gather(*(self._json(url) for url in urls))
+        return {
+            pipeline: Seen(
+                in_flight_max=stats["in_flight_max"],
+                started=stats["started"],
+                starts=tuple(stats.get("starts", ())),
+                request_ids=stats.get("request_ids", {}),
+            )
+            for pipeline, stats in zip(self._downstreams, answers, strict=True)
+        }
+
+    async def reset(self) -> None:
+        """The downstreams begin to count anew."""
+        for url in self._downstreams.values():
+            async with self._session.post(f"{url}/_control/reset"):
+                pass
+
+    async def _json(self, url: str) -> Any:
+        async with self._ask(url) as answer:
+            return await answer.json(content_type=None)
+
+    async def _get(self, url: str) -> bytes:
+        async with self._ask(url) as answer:
+            if answer.status != _OK:
+                raise StartError(f"{url} answers {answer.status}")
+            body: bytes = await answer.read()
+            return body
+
+    def _ask(self, url: str) -> Any:
+        return self._session.get(url, timeout=aiohttp.ClientTimeout(total=ASK_S))

@@ -1,0 +1,147 @@
+"""
+The demonstration's verdict: that it notices what it is there to notice.
+
+For who trusts "all checks agree".
+"""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from breaker.core.model import Rate
+from breaker.demo.callers import NO_ANSWER, Callers
+from breaker.demo.verdict import Told, checks, not_shown, tightest_window
+from breaker.demo.view import Counted, Seen
+from breaker.policy.load import load
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+READ = "billing.get-invoice"
+RATE = Rate(limit=10, period_us=1_000_000, burst=3)
+
+
+@pytest.fixture
+async def told() -> Told:
+    """Three reads that were forwarded, and one that was refused; everybody tells the same."""
+    async with aiohttp.ClientSession() as session:
+        callers = Callers(session, "http://127.0.0.1:1", "demo1")
+    tally = callers.tallies[READ]
+    tally.sent, tally.outcomes, tally.refusals = 4, Counter(forwarded=3, refused=1), Counter(rate=1)
+    gateway = Counted(
+        outcomes=Counter(forwarded=3, refused=1), refusals=Counter(rate=1), actions=Counter(refused=1)
+    )
+    ids = {f"demo1-2-{number:06}": 1 for number in range(3)}
+    return Told(
+        operations=load(CONFIG, {}).operations,
+        callers=callers,
+        before={},
+        after={READ: gateway},
+        seen={"billing": Seen(in_flight_max=8, started=3, starts=(5.0, 5.1, 5.2), request_ids=ids)},
+        began_us=0,
+        ended_us=1,
+        others_may_call=False,
+    )
+
+
+def differing(told: Told) -> list[str]:
+    return [check.what for check in checks(told) if not check.agrees]
+
+
+async def test_the_same_story_agrees(told: Told) -> None:
+    assert differing(told) == []
+
+
+async def test_a_call_without_an_answer_differs(told: Told) -> None:
+    told.callers.tallies[READ].sent += 1
+    told.callers.tallies[READ].outcomes[NO_ANSWER] += 1
+    assert differing(told) == ["one answer each"]
+
+
+async def test_a_call_that_the_gateway_did_not_count_differs(told: Told) -> None:
+    told.after[READ].outcomes["forwarded"] -= 1
+    assert differing(told) == ["forwarded"]
+
+
+async def test_a_refusal_for_another_reason_differs(told: Told) -> None:
+    told.after[READ].refusals.clear()
+    told.after[READ].refusals["tenant"] = 1
+    assert differing(told) == ["refused: rate", "refused: tenant"]
+
+
+async def test_a_call_over_capacity_that_no_alert_can_see_differs(told: Told) -> None:
+    told.after[READ].actions.clear()
+    assert differing(told) == ["over capacity"]
+
+
+@pytest.mark.parametrize(("others", "differs"), [(False, ["forwarded"]), (True, [])])
+async def test_calls_of_others_are_not_held_against_a_run_that_stays_up(
+    told: Told, others: bool, differs: list[str]
+) -> None:
+    told.after[READ].outcomes["forwarded"] += 1
+    assert differing(replace(told, others_may_call=others)) == differs
+
+
+async def test_a_forwarded_call_that_never_arrived_differs(told: Told) -> None:
+    seen = told.seen["billing"]
+    ids = dict(list(seen.request_ids.items())[:2])
+    lost = replace(seen, started=2, starts=seen.starts[:2], request_ids=ids)
+    assert differing(replace(told, seen={"billing": lost})) == ["forwarded, and arrived"]
+
+
+async def test_a_refused_call_that_arrived_all_the_same_differs(told: Told) -> None:
+    seen = told.seen["billing"]
+    ids = {**seen.request_ids, "demo1-2-000009": 1}
+    leaked = replace(seen, started=4, starts=(*seen.starts, 5.3), request_ids=ids)
+    assert differing(replace(told, seen={"billing": leaked})) == ["forwarded, and arrived"]
+
+
+async def test_a_call_that_arrived_twice_differs(told: Told) -> None:
+    seen = told.seen["billing"]
+    ids = {**seen.request_ids, "demo1-2-000000": 2}
+    twice = replace(seen, started=4, starts=(*seen.starts, 5.3), request_ids=ids)
+    assert "no call arrived twice" in differing(replace(told, seen={"billing": twice}))
+
+
+async def test_one_more_in_flight_than_stated_differs(told: Told) -> None:
+    over = replace(told.seen["billing"], in_flight_max=9)
+    assert differing(replace(told, seen={"billing": over})) == ["most in flight"]
+
+
+async def test_more_starts_than_the_rate_allows_differ(told: Told) -> None:
+    """50/s with a burst of 20: a hundred within 0.2 s are not what was stated."""
+    tally, count = told.callers.tallies[READ], 100
+    tally.sent, tally.outcomes["forwarded"] = count + 1, count
+    told.after[READ].outcomes["forwarded"] = count
+    fast = Seen(
+        in_flight_max=1,
+        started=count,
+        starts=tuple(5 + number / 500 for number in range(count)),
+        request_ids={f"demo1-2-{number:06}": 1 for number in range(count)},
+    )
+    assert differing(replace(told, seen={"billing": fast})) == ["starts in the tightest window"]
+
+
+async def test_calls_past_the_gateway_are_said_instead_of_held_against_it(told: Told) -> None:
+    past = replace(told.seen["billing"], started=5, in_flight_max=10)
+    found = checks(replace(told, seen={"billing": past}))
+    assert [check.left for check in found if not check.agrees] == ["downstream 2"]
+    assert not any(check.what == "most in flight" for check in found)
+
+
+def test_a_window_is_as_long_as_its_debt() -> None:
+    """3 at once and then every 100 ms is the rate; a burst after a pause begins a window of its own."""
+    even = [5.0, 5.0, 5.0, 5.1, 5.2, 5.3]
+    assert tightest_window(even, RATE)[0] == pytest.approx(RATE.burst + 10 * tightest_window(even, RATE)[1])
+    count, window_s = tightest_window([5.0, 5.0, 9.0, 9.0, 9.0, 9.0], RATE)
+    assert (count, window_s) == (4, 0.0)
+    assert tightest_window([5.0], RATE) == (1, 0.0)
+
+
+async def test_what_was_not_shown_is_named(told: Told) -> None:
+    missing = not_shown(told.callers)
+    assert "delayed" in missing
+    assert "forwarded" not in missing
+    assert "refused by shared capacity (503)" not in missing
+    assert len(missing) == 4
