@@ -69,8 +69,18 @@ def room_line(room: Room) -> bytes:
     )
 
 
-def limit_words(operation: Operation, limits_text: str, policy: Policy, tenant: str) -> str | None:
+def limit_words(call: Call, policy: Policy) -> str | None:
     """The limit behind a policy, for a person: `20 per 1 s, burst 40`, `8 at once`."""
+    work = call.work
+    known = (work.lane.limits_text, call.ask.tenant, policy)
+    if known not in work.limit_words:
+        if len(work.limit_words) >= LINES_MAX:
+            work.limit_words.clear()
+        work.limit_words[known] = words_of(work.operation, *known)
+    return work.limit_words[known]
+
+
+def words_of(operation: Operation, limits_text: str, tenant: str, policy: Policy) -> str | None:
     limits = (tenant_limits(operation, tenant) if policy.is_tenants_own else None) or (
         limits_of(limits_text) if limits_text else Limits()
     )

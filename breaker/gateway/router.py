@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 from breaker.gateway.work import Work
 
+FIRST = 2  # of a path's segments: behind the empty one and the pipeline
+
 
 @dataclass(slots=True)
 class Node:
@@ -55,11 +57,14 @@ class Router:
             The route; or the methods that this path takes instead, none for an unknown path.
 
         """
-        _, pipeline, *segments = path.split("/") if path.count("/") > 1 else (*path.split("/"), "")
-        root = self._pipelines.get(pipeline)
-        if root is None or any(is_dots(segment) for segment in segments):
+        segments = path.split("/") if path.count("/") > 1 else [*path.split("/"), ""]
+        root = self._pipelines.get(segments[1])
+        if root is None:
             return ()
-        found = descend(root, segments, 0, [])
+        # Dots are rare, and looking at each segment for them is not free.
+        if ("/." in path or "%" in path) and any(is_dots(segment) for segment in segments):
+            return ()
+        found = descend(root, segments, FIRST, [])
         if found is None:
             return ()
         node, values = found
@@ -82,14 +87,16 @@ def is_dots(segment: str) -> bool:
 
 def descend(node: Node, segments: list[str], at: int, values: list[str]) -> tuple[Node, list[str]] | None:
     """The node that these segments end at; a literal first, then as a parameter."""
-    if at == len(segments):
-        return (node, values) if node.works else None
-    segment = segments[at]
-    child = node.literals.get(segment)
-    if child:
-        found = descend(child, segments, at + 1, values)
-        if found:
+    while at < len(segments):
+        segment = segments[at]
+        at += 1
+        child = node.literals.get(segment)
+        if child and not node.parameter:
+            node = child
+            continue
+        if child and (found := descend(child, segments, at, values)):
             return found
-    if node.parameter and segment:
-        return descend(node.parameter, segments, at + 1, [*values, segment])
-    return None
+        if not node.parameter or not segment:
+            return None
+        node, values = node.parameter, [*values, segment]
+    return (node, values) if node.works else None

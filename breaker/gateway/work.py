@@ -30,6 +30,7 @@ class Work:
         linger: As settle.lua takes it.
         down, up: Which header lines pass; `up_bodiless` for answers that tell of a body they do not have.
         policy_lines: RateLimit-Policy lines, by the limits in force and the tenant.
+        limit_words: The limit behind a policy, for a person, by limits in force, tenant and policy.
 
     """
 
@@ -50,6 +51,7 @@ class Work:
     up: Passage
     up_bodiless: Passage
     policy_lines: dict[tuple[str, str], bytes]
+    limit_words: dict[tuple[str, str, str], str | None]
 
 
 def work_of(operation: Operation, pool: Pool, lane: Lane, *, cookies: bool) -> Work:
@@ -85,6 +87,7 @@ def work_of(operation: Operation, pool: Pool, lane: Lane, *, cookies: bool) -> W
         up=Passage(ours_up, here=here),
         up_bodiless=Passage(ours_up - {b"content-length"}, here=here),
         policy_lines={},
+        limit_words={},
     )
 
 

@@ -59,9 +59,7 @@ def problem(
     if refusal.policy:
         members |= {"policy": refusal.policy, "reason": refusal.policy}
         if call:
-            members["limit"] = limit_words(
-                call.work.operation, call.work.lane.limits_text, refusal.policy, call.ask.tenant
-            )
+            members["limit"] = limit_words(call, refusal.policy)
     if refusal.retry_after_us is not None:
         spread = random.random() * JITTER  # noqa: S311 - spreading callers is no secret
         retry_ms = int(refusal.retry_after_us * (1 + spread)) // 1_000 + 1
