@@ -113,7 +113,8 @@ class Path:
         work, lane = call.work, call.work.lane
         if not work.is_limited:
             return Admitted()
-        wait_s = min(work.wait_s, call.deadline - call.asked)
+        # A turn that comes when the caller has no time left for the work itself is worse than a refusal.
+        wait_s = min(work.wait_s, call.deadline - call.asked - lane.service_us / 1e6)
         ask = call.ask = Ask(
             id=call.id,
             tenant=call.tenant if work.knows_tenants else "",

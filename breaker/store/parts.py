@@ -23,7 +23,7 @@ POLICIES = (
 )  # fmt: skip
 KEY_COUNT = b"10"
 GONE_MAX = 10_000
-HEAD_SIZE = 5
+HEAD_SIZE = 6  # numbers before the first call's
 ITEM_SIZE = 6  # numbers per call in the reply of admit.lua
 
 
@@ -65,6 +65,7 @@ class Lane:
         waiters: Calls of this replica that wait for their turn, to be told when it comes.
         waiting: How many wait over all replicas, as last heard.
         limits_text: The operation's limits in force, as last heard.
+        service_us: How long a call takes on average, as last heard; 0 when not known.
         wants_grant: The next round trip looks whose turn it is.
 
     """
@@ -80,6 +81,7 @@ class Lane:
     waiters: dict[str, asyncio.Future[Admitted]] = field(default_factory=dict)
     waiting: int = 0
     limits_text: str = ""
+    service_us: int = 0
     wants_grant: bool = False
     grant_timer: asyncio.TimerHandle | None = None
 
@@ -132,7 +134,7 @@ class AskPart:
     def on_reply(self, reply: list[Any]) -> None:
         check(reply)
         lane = self.lane
-        lane.limits_text, lane.waiting = reply[2].decode(), reply[3]
+        lane.limits_text, lane.waiting, lane.service_us = reply[2].decode(), reply[3], reply[5]
         leased = reply[4] == 1
         at = HEAD_SIZE
         for item in self.items:

@@ -49,7 +49,7 @@ class Twin:
         reply = self.run(
             "admit", self.now_us, "", "", ask.replica, LEASE_US, ask.id, ask.tenant, ask.cost, ask.wait_us
         )
-        assert verdict_of(reply, 5) == expected, (verdict_of(reply, 5), expected)
+        assert verdict_of(reply, 6) == expected, (verdict_of(reply, 6), expected)
         if self.terms.overflow is Overflow.THROTTLE and self.terms.mode is Mode.ENFORCE:
             assert reply[3] == len(self.state.calls)
         self.compare()

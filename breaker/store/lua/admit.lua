@@ -5,7 +5,7 @@
 -- ARGV   now ("" asks TIME), estimate of our clock ("" skips the check), not_after, replica, lease_us,
 --        then per call: id, tenant ("" none), cost, wait_us (0 may not wait)
 --
--- Returns {0, now, limits text, calls waiting, is leased}, then per call {verdict, policy, retry_us, room policy, remaining, reset_us}
+-- Returns {0, now, limits text, calls waiting, is leased, mean service us}, then per call {verdict, policy, retry_us, room policy, remaining, reset_us}
 --   verdict 1 admitted, 2 over capacity, 3 in shadow, 4 waiting, 5 refused, 6 too costly, 7 withdrawn
 --   or {1 late | 2 clock | 3 unknown operation, now}: nothing was written
 -- include limits
@@ -65,7 +65,7 @@ local function tell(out, at, verdict, policy, retry, own)
     verdict, policy, retry, room, remaining, reset
 end
 
-local out = {0, now, op.text, 0, 0}
+local out = {0, now, op.text, 0, 0, op.service}
 for i = 6, #ARGV, 4 do
   local id, tenant, cost, wait_us = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local own = tenant ~= '' and tenant_of(op, tenant, now) or nil
