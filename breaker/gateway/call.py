@@ -89,8 +89,8 @@ class Body(Protocol):
     def decoded(self, raw: bytes, most: int | None) -> bytes:
         """The same without its `Content-Encoding`. Raises CallerError: unknown, broken, or a bomb."""
 
-    def whole(self) -> bytes | None:
-        """All of it as it was sent, if it is here already; else None."""
+    def whole(self, most: int | None = None) -> bytes | None:
+        """All of it as it was sent, if it is here already; else None. Raises CallerError: too large."""
 
     def pieces(self, most: int | None, seconds: float) -> AsyncIterator[bytes]:
         """As it was sent, piece by piece, each within `seconds`. Raises CallerError."""

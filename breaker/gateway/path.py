@@ -178,7 +178,7 @@ class Path:
         body, length = call.sent_body, None
         stream = None
         if body is None:
-            body = call.body.whole()
+            body = call.body.whole(operation.body_max)
         if body is None:
             length = call.body.length
             stream = call.body.pieces(operation.body_max, operation.body_timeout_ms / 1_000)
