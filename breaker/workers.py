@@ -29,6 +29,7 @@ from breaker.web.admin import LOOPBACK, AdminListener, admin_app
 from breaker.web.listener import bind, host_and_port
 
 ASK_S = 2.0
+RELOAD_S = 10.0  # a worker that is still starting answers when it has started
 RESTART_S = 1.0
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
@@ -60,6 +61,7 @@ class Workers:
         self._sockets = Path(tempfile.mkdtemp(prefix="breaker-"))
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """
@@ -72,7 +74,7 @@ class Workers:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         is_loopback = host_and_port(self._config.gateway.admin)[0] in LOOPBACK
         listener = AdminListener(admin_app(self, is_loopback=is_loopback))
         keepers = [loop.create_task(self._keep_up(worker)) for worker in range(self._count)]
@@ -94,7 +96,7 @@ class Workers:
         return 0
 
     async def _keep_up(self, worker: int) -> None:
-        """One worker: started, and started again when it dies; never before its first success."""
+        """One worker: started, and started again when it dies; but not when it said itself that it cannot."""
         is_first = True
         while not self._stopping.is_set():
             (self._sockets / str(worker)).unlink(missing_ok=True)
@@ -107,15 +109,27 @@ class Workers:
             self._processes[worker] = process
             if self._stopping.is_set():
                 process.terminate()
-            began = asyncio.get_running_loop().time()
             status = await process.wait()
             if self._stopping.is_set():
                 return
-            if is_first and asyncio.get_running_loop().time() - began < RESTART_S:
-                raise StartError(f"worker {worker} ended at once with {status}")
+            if is_first and status > 0:
+                raise StartError(f"worker {worker} could not start; its last line says why")
             is_first = False
             structlog.get_logger().error("worker_ended", worker=worker, status=status)
             await asyncio.sleep(RESTART_S)
+
+    def _on_hang_up(self) -> None:
+        # By their admin sockets: a signal would kill a worker that is still starting.
+        task = asyncio.get_running_loop().create_task(self._reload_and_tell())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_and_tell(self) -> None:
+        log = structlog.get_logger()
+        try:
+            log.info("workers_reloaded", version=await self.reload())
+        except ConfigError as exc:
+            log.error("workers_refused", detail=str(exc))  # noqa: TRY400 - the problems say it, not our stack
 
     def _tell(self, number: signal.Signals) -> None:
         for process in self._processes.values():
@@ -123,11 +137,11 @@ class Workers:
                 process.send_signal(number)
 
     async def _ask(
-        self, worker: int, path: str, accept: str = "", method: str = "GET"
+        self, worker: int, path: str, accept: str = "", method: str = "GET", seconds: float = ASK_S
     ) -> tuple[int, str] | None:
         """A worker's answer; None when it does not give one."""
         connector = aiohttp.UnixConnector(str(self._sockets / str(worker)))
-        timeout = aiohttp.ClientTimeout(total=ASK_S)
+        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:  # noqa: SIM117
                 async with session.request(
@@ -172,7 +186,10 @@ class Workers:
     async def reload(self) -> str:
         version = load(self._folder, os.environ).version  # a bad file reaches no worker
         answers = await asyncio.gather(
-            *(self._ask(worker, "/admin/v1/reload", method="POST") for worker in range(self._count))
+            *(
+                self._ask(worker, "/admin/v1/reload", method="POST", seconds=RELOAD_S)
+                for worker in range(self._count)
+            )
         )
         failed = [worker for worker, answer in enumerate(answers) if not answer or answer[0] != HTTPStatus.OK]
         if failed:

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 
 from breaker.cli.config import config_app, config_folder
-from breaker.cli.serve import serve as run_serve
 from breaker.core.errors import ConfigError, StartError
 
 PYTHON_MIN = (3, 11)
@@ -43,6 +42,8 @@ def serve(
     worker: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve callers until SIGTERM; SIGHUP reads the configuration again."""
+    from breaker.cli.serve import serve as run_serve  # noqa: PLC0415 - other commands start without it
+
     run(run_serve(config_folder(config), os.environ, workers=workers, worker=worker))
 
 
