@@ -109,7 +109,9 @@ class GatewayProcess:
         self._in_force(self.config)
         self._watch = Watch(self.store.look, self._memory, self.metrics_of)
         self._watch.start()
-        self._listener = Listener(self._handler, self.config.gateway, self._on_bug)
+        self._listener = Listener(
+            self._handler, self.config.gateway, on_bug=self._on_bug, on_broken=self._handler.broken
+        )
         self._admin = AdminListener(admin_app(self, is_loopback=admin_is_loopback))
         await self._admin.start(admin)
         await self._listener.start(callers)

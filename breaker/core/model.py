@@ -331,7 +331,7 @@ class Gateway:
         log_sample: Share of plainly forwarded and of refused calls that are logged, 0..1; all others always are.
         drain_delay_ms: Between "not ready" and closing the listener.
         drain_timeout_ms: How long calls may finish after that.
-        head_timeout_ms: How long a connection may take to send a request head, or stay idle.
+        head_timeout_ms: How long a connection may take to send a request head.
         connections_max: Open connections per process.
         cookies: Whether `Cookie` and `Set-Cookie` pass.
 

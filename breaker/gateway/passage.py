@@ -6,6 +6,7 @@ decided about a name is kept, because callers and downstreams send the same few 
 """
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from breaker.core.model import Operation
 
@@ -20,13 +21,13 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 OURS_DOWN = HOP_BY_HOP | {
-    b"host", b"content-length", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-host",
-    b"x-forwarded-proto", b"x-request-id", b"request-timeout", b"breaker-key", b"prefer",
+    b"host", b"content-length", b"expect", b"forwarded", b"x-request-id", b"request-timeout", b"breaker-key", b"prefer",
 }  # fmt: skip
 OURS_UP = HOP_BY_HOP | {
     b"content-length", b"x-request-id", b"breaker-outcome", b"breaker-decision", b"ratelimit", b"ratelimit-policy",
 }  # fmt: skip
 LOCATIONS = frozenset({b"location", b"content-location"})
+FORWARDED = b"x-forwarded-"  # all of them say who called, and that we say ourselves
 SPECIAL = b""  # a name whose value must be looked at
 
 
@@ -69,7 +70,7 @@ class Passage:
         start: bytes | None = name + b": "
         if lowered == b"connection" or (self._here and lowered in LOCATIONS):
             start = SPECIAL
-        elif lowered in self._ours:
+        elif lowered in self._ours or lowered.startswith(FORWARDED):
             start = None
         if len(self._starts) < NAMES_MAX:
             self._starts[name] = start
@@ -80,13 +81,15 @@ class Here:
     """A place at the downstream, as the caller reaches it: below the pipeline. Other places stay."""
 
     def __init__(self, operation: Operation) -> None:
+        url = operation.downstream.url.rstrip("/")
         self._prefix = b"/" + operation.pipeline.encode()
-        self._url = operation.downstream.url.rstrip("/").encode()
+        self._url, self._base = url.encode(), urlsplit(url).path.encode()
 
     def __call__(self, value: bytes) -> bytes:
-        if value.startswith(self._url + b"/"):
-            return self._prefix + value[len(self._url) :]
-        return self._prefix + value if value.startswith(b"/") and not value.startswith(b"//") else value
+        for start in (self._url, self._base):
+            if value.startswith(start + b"/") and not value.startswith(b"//"):
+                return self._prefix + value[len(start) :]
+        return value
 
 
 def without(lines: list[bytes], named: bytes) -> list[bytes]:

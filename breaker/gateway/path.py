@@ -56,7 +56,11 @@ class Path:
         work = call.work
         operation = work.operation
         if not work.sees_body:
-            return None
+            length, most = call.body.length, operation.body_max
+            if most is None or length is None or length <= most:
+                return None
+            detail = f"the body is larger than the {most} bytes that {operation.name} takes"
+            return Refusal(kind=Kind.PAYLOAD_TOO_LARGE, detail=detail)
         value, violations = None, []
         try:
             call.sent_body = await call.body.read(operation.body_max, operation.body_timeout_ms / 1_000)
@@ -241,6 +245,9 @@ class Path:
             gone = call.reply.is_gone and not isinstance(failure, DownstreamError)
             outcome = Outcome.ABANDONED if gone else Outcome.FAILED
             self._ended(call, outcome, "cut", result_of_failure(failure))
+            return
+        if isinstance(failure, CallerError) and call.reply.is_gone:
+            self._ended(call, Outcome.ABANDONED, "hang_up", Result.ABANDONED)
             return
         refusal = problem_of(call, failure, self._now())
         call.reply.refuse(call, refusal)

@@ -15,7 +15,7 @@ def target_of(template: str | None, path: str, query: str, parameters: Mapping[s
     Args:
         template: The operation's `downstream.path`; None forwards as called.
         path: As sent, with the pipeline as its first segment.
-        query: As sent, without its question mark; empty when there is none.
+        query: As sent, with its question mark; empty when there is none.
         parameters: Values as sent, so already encoded.
 
     """
@@ -26,4 +26,4 @@ def target_of(template: str | None, path: str, query: str, parameters: Mapping[s
             parameters.get(part[1:-1], part) if part.startswith("{") else part for part in template.split("/")
         )
     # What aiohttp could not decode stands as surrogates: back to the very bytes.
-    return (f"{target}?{query}" if query else target).encode("utf-8", "surrogateescape")
+    return f"{target}{query}".encode("utf-8", "surrogateescape")

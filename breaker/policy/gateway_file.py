@@ -72,7 +72,7 @@ class ProcessLimitsSection(k.Section):
     """What one process bears."""
 
     head_timeout: k.Length = k.setting(
-        "How long a connection may take to send a request head, or stay idle.", "15s", example="30s"
+        "How long a connection may take to send a request head.", "15s", example="30s"
     )
     connections: k.Burst = k.setting("Open connections.", 10_000, example=2000)
 

@@ -31,7 +31,7 @@ PAIRS: Mapping[Outcome, frozenset[str]] = {
 }
 
 UNKNOWN_PAIRS: Mapping[Outcome, frozenset[str]] = {
-    Outcome.REFUSED: _EDGE | {"unknown-operation", "method-not-allowed"},
+    Outcome.REFUSED: _EDGE | {"unknown-operation", "method-not-allowed", "over-capacity"},
 }
 
 

@@ -41,16 +41,17 @@ class CallerBody:
         self._content, self._encoding, self._go_on = content, encoding, go_on
         self.length = length
 
-    def whole(self) -> bytes | None:
+    def whole(self, most: int | None = None) -> bytes | None:
         if not self._content.is_eof():
             return None
-        return self._content.read_nowait()
+        whole = self._content.read_nowait()
+        if most is not None and len(whole) > most:
+            raise too_large(most)
+        return whole
 
     async def read(self, most: int | None, seconds: float) -> bytes:
         self._check_length(most)
-        if (whole := self.whole()) is not None:
-            if most is not None and len(whole) > most:
-                raise too_large(most)
+        if (whole := self.whole(most)) is not None:
             return whole
         pieces, size = [], 0
         try:

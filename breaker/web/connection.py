@@ -6,6 +6,7 @@ upgrade, and answer a broken request with a problem and a closed connection.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,7 @@ from breaker.gateway.call import Call, Kind
 from breaker.web.problems import bare_answer
 
 IDLE_S = 75.0  # between two requests of one connection
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]*)(:[0-9]{0,5})?")
 
 
 class Request:
@@ -49,9 +51,17 @@ Handler = Callable[[Request], Awaitable[Any]]
 
 
 class CallerConnection(web.RequestHandler):
-    """One connection; `call` is the call that is under way on it."""
+    """
+    One connection.
 
-    __slots__ = ("_head_timer", "_peer_cache", "call", "peer")
+    Attributes:
+        call: Under way now.
+        known_host: The last `Host` that was found to be one. It goes into `Forwarded`, where a quote
+            would let a caller write the rest of the line.
+
+    """
+
+    __slots__ = ("_head_timer", "_peer_cache", "_server", "call", "known_host", "peer")
 
     def __init__(self, server: "CallerServer", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -62,7 +72,11 @@ class CallerConnection(web.RequestHandler):
             auto_decompress=False,
             lingering_time=2.0,
         )
+        self._server = (
+            server  # aiohttp forgets it when the connection is lost, and a mistake may come after that
+        )
         self.call: Call | None = None
+        self.known_host = ""
         self.peer = ""
         self._head_timer: asyncio.TimerHandle | None = None
         self._peer_cache: tuple[str, bytes] = ("", b"")
@@ -106,8 +120,14 @@ class CallerConnection(web.RequestHandler):
             return Broken(
                 self, bare_answer(500, None, "the gateway made a mistake; it was logged", close=True)
             )
+        self._server.on_broken(status)
         detail = " ".join((message or str(exc) or "not a proper HTTP request").split())
         return Broken(self, bare_answer(status, Kind.BAD_REQUEST, detail[:300], close=True))
+
+    async def refuse(self, detail: str) -> "Broken":
+        """The request was parsed, but is none that can be taken (RFC 9112 section 3.2)."""
+        self._server.on_broken(HTTPStatus.BAD_REQUEST)
+        return Broken(self, bare_answer(400, Kind.BAD_REQUEST, detail, close=True))
 
     def send_continue(self) -> None:
         """The caller waits for leave to send its body; it gets it only when the body is wanted."""
@@ -132,12 +152,6 @@ class CallerConnection(web.RequestHandler):
             self._peer_cache = (host, lines)
         return lines
 
-    @property
-    def _server(self) -> "CallerServer":
-        manager = self._manager
-        assert isinstance(manager, CallerServer)  # noqa: S101 - it made this connection
-        return manager
-
     def _expect_head(self) -> None:
         self._head_timer = self._loop.call_later(self._server.head_timeout_s, self._on_head_timeout)
 
@@ -147,6 +161,7 @@ class CallerConnection(web.RequestHandler):
 
     def _hang_up(self, status: int, kind: Kind, detail: str) -> None:
         if self.transport is not None:
+            self._server.on_broken(status)
             self.transport.write(bare_answer(status, kind, detail, close=True))
         self.force_close()
 
@@ -176,6 +191,7 @@ class CallerServer(web.Server):
         head_timeout_s: Seconds for a request head.
         connections_max: Open at once.
         on_bug: Told of exceptions that nobody expected.
+        on_broken: Told the status of answers to what was no request.
 
     """
 
@@ -186,9 +202,12 @@ class CallerServer(web.Server):
         head_timeout_s: float,
         connections_max: int,
         on_bug: Callable[[BaseException], None],
+        on_broken: Callable[[int], None],
     ) -> None:
-        super().__init__(handler, request_factory=self._request, access_log=None)  # type: ignore[arg-type]
-        self.head_timeout_s, self.connections_max, self.on_bug = head_timeout_s, connections_max, on_bug
+        super().__init__(self._take, request_factory=self._request, access_log=None)  # type: ignore[arg-type]
+        self._handler = handler
+        self.head_timeout_s, self.connections_max = head_timeout_s, connections_max
+        self.on_bug, self.on_broken = on_bug, on_broken
 
     @property
     def callers(self) -> list[CallerConnection]:
@@ -197,6 +216,18 @@ class CallerServer(web.Server):
 
     def __call__(self) -> CallerConnection:
         return CallerConnection(self, self._loop)
+
+    def _take(self, request: Request) -> Awaitable[Any]:
+        """A proper request goes on; no coroutine of its own, because every call passes here."""
+        connection, message = request.connection, request.message
+        host = message.headers.get("Host", "")
+        if message.version.major != 1:
+            return connection.refuse("HTTP/1.1 and HTTP/1.0 are spoken here")
+        if host != connection.known_host:
+            if HOST.fullmatch(host) is None:
+                return connection.refuse("Host must be a name or an address, with or without a port")
+            connection.known_host = host
+        return self._handler(request)
 
     @staticmethod
     def _request(

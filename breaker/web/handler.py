@@ -32,6 +32,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 TIMEOUT = re.compile(r"\d{1,6}(\.\d{1,3})?\Z")
 UNKNOWN = "_unknown"
+BROKEN = {408: Kind.REQUEST_TIMEOUT, 503: Kind.OVER_CAPACITY}
 FOREVER = float("inf")
 
 
@@ -73,12 +74,12 @@ class Handler:
             is_head=message.method == "HEAD", closes=message.should_close or self.is_draining,
             is_old=message.version.minor == 0,
         )  # fmt: skip
-        path, _, query = message.path.partition("?")
+        path, mark, query = message.path.partition("?")
         page = self._pages.get(path)
         if page:
             await self._show(reply, message, page)
             return reply
-        found = self._call_of(request, reply, path, query, started)
+        found = self._call_of(request, reply, path, mark + query, started)
         if isinstance(found, Refusal):
             self._refuse(reply, message, found, path, started)
             return reply
@@ -165,6 +166,17 @@ class Handler:
                 tenant="", decision="", request_id=message.headers.get("X-Request-Id", "")[:64], trace_id="",
                 duration_s=self._now() - started, admission_s=0.0, downstream_s=0.0, result=None, action=None,
                 shadow=None,
+            )
+        )  # fmt: skip
+
+    def broken(self, status: int) -> None:
+        """What was no request never becomes a call; it is counted, with an answer that was sent already."""
+        kind = BROKEN.get(status, Kind.BAD_REQUEST)
+        self._emit(
+            CallEnded(
+                operation=UNKNOWN, outcome=Outcome.REFUSED, reason=kind, status=status, caller="", tenant="",
+                decision="", request_id="", trace_id="", duration_s=0.0, admission_s=0.0, downstream_s=0.0,
+                result=None, action=None, shadow=None,
             )
         )  # fmt: skip
 

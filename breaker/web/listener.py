@@ -53,12 +53,20 @@ def bind(address: str, setting: str, *, shared: bool = False) -> socket.socket:
 class Listener:
     """Serves callers on one socket."""
 
-    def __init__(self, handler: Handler, gateway: Gateway, on_bug: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        gateway: Gateway,
+        *,
+        on_bug: Callable[[BaseException], None],
+        on_broken: Callable[[int], None],
+    ) -> None:
         self._server = CallerServer(
             handler,
             head_timeout_s=gateway.head_timeout_ms / 1_000,
             connections_max=gateway.connections_max,
             on_bug=on_bug,
+            on_broken=on_broken,
         )
         self._sockets: asyncio.Server | None = None
 

@@ -6,6 +6,7 @@ here; what may stand in it was checked when it came in (by the downstream client
 """
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 
 from aiohttp.abc import AbstractStreamWriter
@@ -82,7 +83,9 @@ class CallerReply:
     async def piece(self, data: bytes) -> None:
         self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
         if not self.is_gone:
-            await self._writer.drain()
+            # A caller that leaves while it is waited for is seen by `is_gone`; the rest is dropped.
+            with suppress(ConnectionError):
+                await self._writer.drain()
 
     def end(self) -> None:
         if self._chunked:

@@ -102,11 +102,10 @@ async def raw_downstream(script: Script, tls: ssl.SSLContext | None = None) -> A
     downstream = RawDownstream(script)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of ours: asyncio complains of its own when it is cancelled.
+        task = asyncio.get_running_loop().create_task(downstream._serve(reader, writer))
         tasks.add(task)
-        await downstream._serve(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     downstream.stop = server.close

@@ -20,7 +20,7 @@ def test_hop_by_hop_fields_and_those_of_ours_stay_here() -> None:
     """The caller must not be able to speak for us, nor its connection for the next."""
     headers = [
         (b"Connection", b"keep-alive"), (b"TE", b"trailers"), (b"Transfer-Encoding", b"chunked"), (b"Host", b"x"),
-        (b"Breaker-Key", b"secret"), (b"FORWARDED", b"for=1"), (b"X-Forwarded-For", b"1"), (b"Content-Length", b"3"),
+        (b"Breaker-Key", b"secret"), (b"FORWARDED", b"for=1"), (b"X-Forwarded-For", b"1"), (b"X-Forwarded-Prefix", b"/x"), (b"Content-Length", b"3"),
         (b"Accept", b"*/*"),
     ]  # fmt: skip
     assert Passage(OURS_DOWN).lines(headers) == b"Accept: */*\r\n"
@@ -40,7 +40,8 @@ def test_a_second_connection_field_counts_as_well() -> None:
 def test_places_at_the_downstream_are_told_as_the_caller_reaches_them() -> None:
     """A caller that changed only its base URL must be able to follow a Location."""
     up = Passage(OURS_UP, here=Here(OPERATION))
-    assert up.lines([(b"Location", b"/charges/7?x=1")]) == b"Location: /billing/charges/7?x=1\r\n"
+    assert up.lines([(b"Location", b"/api/charges/7?x=1")]) == b"Location: /billing/charges/7?x=1\r\n"
+    assert up.lines([(b"Location", b"/other/7")]) == b"Location: /other/7\r\n"  # not below what we front
     assert (
         up.lines([(b"location", b"http://billing.internal:9102/api/charges/7")])
         == b"location: /billing/charges/7\r\n"
@@ -58,11 +59,15 @@ def test_names_that_callers_invent_are_not_kept_for_ever() -> None:
 
 
 def test_a_target_is_the_path_below_the_pipeline_byte_for_byte() -> None:
-    assert target_of(None, "/billing/invoices/a%2Fb/charge", "x=1&&y", {}) == b"/invoices/a%2Fb/charge?x=1&&y"
+    assert (
+        target_of(None, "/billing/invoices/a%2Fb/charge", "?x=1&&y", {}) == b"/invoices/a%2Fb/charge?x=1&&y"
+    )
     assert target_of(None, "/billing", "", {}) == b"/"
     assert target_of(None, "/billing/caf\udcc3\udca9", "", {}) == b"/caf\xc3\xa9"
 
 
 def test_a_template_of_its_own_takes_the_parameters_as_they_were_sent() -> None:
-    target = target_of("/v2/{invoice_id}/pay", "/billing/invoices/a%2Fb/charge", "q", {"invoice_id": "a%2Fb"})
+    target = target_of(
+        "/v2/{invoice_id}/pay", "/billing/invoices/a%2Fb/charge", "?q", {"invoice_id": "a%2Fb"}
+    )
     assert target == b"/v2/a%2Fb/pay?q"
