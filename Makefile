@@ -20,7 +20,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Tests need these programs: name=package of Debian.
 SYSTEM_PARTS := nginx=nginx redis-server=redis-server
 
-.PHONY: help run test check bench lock clean system-parts
+.PHONY: help run test check bench mutants lock clean system-parts
 
 help: ## Show this
 	@echo "Breaker: an async capacity gateway. Targets:"
@@ -40,6 +40,9 @@ check: $(VENV)/.dev ## Lint, format, types, import contracts
 
 bench: $(VENV)/.dev ## Measure against peers; QUICK=1 in a few minutes
 	@$(PY) -m bench $(if $(QUICK),--quick)
+
+mutants: $(VENV)/.dev ## Plant the mistakes of tests/mutants.txt, one by one; each must turn a test red
+	@$(PY) -m tests.mutants
 
 lock: ## Renew requirements/*.txt with the newest versions (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }

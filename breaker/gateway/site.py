@@ -13,6 +13,8 @@ from breaker.gateway.router import Router
 from breaker.gateway.work import Work, work_of
 from breaker.store.capacity import CapacityStore
 
+POLL_S = 0.05
+
 
 @dataclass(slots=True, kw_only=True)
 class Site:
@@ -22,9 +24,12 @@ class Site:
     works: dict[str, Work]
     router: Router
     pools: dict[Downstream, Pool]
+    calls: int = 0
 
     async def retire(self) -> None:
-        """Let calls under way finish, then close the connections to downstreams."""
+        """Let calls under way finish, also those that have not reached a downstream yet; then hang up."""
+        while self.calls:
+            await asyncio.sleep(POLL_S)
         await asyncio.gather(*(pool.drain() for pool in self.pools.values()))
         for pool in self.pools.values():
             await pool.close()

@@ -93,19 +93,29 @@ class CapacityStore:
         ]
 
     async def publish(self, operations: Mapping[str, Operation], version: str) -> None:
-        """Tell the scripts what the files say; replaces what they said before, keeps live overrides."""
-        self._operations, self._version = operations, version
+        """
+        Tell the scripts what the files say; replaces what they said before, keeps live overrides.
+
+        Raises:
+            StoreError: Not all of it was taken; what was published before will be again.
+
+        """
         if not self.clock.is_set:
             await self._coalescer.connect()
         now_us = self.clock.now_us()
-        await asyncio.gather(
-            *(
-                self._coalescer.run(
-                    self.lane(name), "publish", *publish_arguments(terms_of(operation, now_us), version)
+        try:
+            await asyncio.gather(
+                *(
+                    self._coalescer.run(
+                        self.lane(name), "publish", *publish_arguments(terms_of(operation, now_us), version)
+                    )
+                    for name, operation in operations.items()
                 )
-                for name, operation in operations.items()
             )
-        )
+        except StoreError:
+            self._publish_now.set()
+            raise
+        self._operations, self._version = operations, version
 
     def lane(self, operation: str) -> Lane:
         return self._coalescer.lane(operation)
@@ -234,7 +244,7 @@ class CapacityStore:
             with suppress(TimeoutError):
                 async with asyncio.timeout(REFRESH_S):
                     await self._publish_now.wait()
+            self._publish_now.clear()
             with suppress(StoreError):
                 await self.publish(self._operations, self._version)
             await asyncio.sleep(1.0)  # a store that forgets again and again is not hammered
-            self._publish_now.clear()

@@ -85,9 +85,12 @@ class Handler:
             return reply
         connection = request.connection
         connection.call = found
+        site = self.site  # a reload may swap it; this call keeps its own up
+        site.calls += 1
         try:
             await self._path.take(found)
         finally:
+            site.calls -= 1
             connection.call = None
         return reply
 

@@ -5,74 +5,20 @@ What admission answers, example by example, on a real server.
 tests explain, the random histories of `tests/model` catch.
 """
 
-from dataclasses import replace
-from datetime import datetime
-from itertools import count
-from zoneinfo import ZoneInfo
-
 import pytest
 from redis import Redis
 
 from breaker.core.admission import Ask
 from breaker.core.model import (
     LEASE_US,
-    Capacity,
-    Downstream,
     Limits,
-    Match,
     Mode,
-    Operation,
     Overflow,
-    Per,
-    Quota,
     Rate,
 )
-from breaker.core.terms import Override, Terms
-from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly, Verdict, Waiting
-from breaker.store.policy import terms_of
-from tests.model.twin import OPERATION, Twin
-
-SECOND = 1_000_000
-START = 1_800_000_000 * SECOND
-_numbers = count(1)
-
-
-class World:
-    """An operation with these terms, and simulated time."""
-
-    def __init__(self, redis: Redis, cluster: str, start_us: int = START) -> None:
-        self._redis, self._cluster, self._start_us = redis, cluster, start_us
-
-    def of(self, terms: Terms) -> "World":
-        self.twin = Twin(self._redis, self._cluster, terms, self._start_us)
-        return self
-
-    def after(self, us: int) -> "World":
-        """The moment so many microseconds after the start."""
-        self.twin.now_us = self._start_us + us
-        return self
-
-    def call(self, tenant: str = "", *, cost: int = 1, id_: str = "") -> Verdict | None:
-        """One call that does not want to wait."""
-        return self.twin.admit(Ask(id=id_ or f"AAAAAAAA.{next(_numbers):08}", tenant=tenant, cost=cost))
-
-    def starts(self, tenant: str = "", *, cost: int = 1, id_: str = "") -> bool:
-        return isinstance(self.call(tenant, cost=cost, id_=id_), Admitted)
-
-    def refused_by(self, tenant: str = "", *, cost: int = 1) -> Policy:
-        verdict = self.call(tenant, cost=cost)
-        assert isinstance(verdict, Refused), verdict
-        return verdict.policy
-
-
-@pytest.fixture
-def world(redis: Redis, cluster: str) -> World:
-    return World(redis, cluster)
-
-
-def a_rate(limit: int, *, burst: int = 1) -> Limits:
-    return Limits(rate=Rate(limit=limit, period_us=SECOND, burst=burst))
-
+from breaker.core.terms import Terms
+from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly
+from tests.store.world import SECOND, START, World, a_rate
 
 # Rate and cost.
 
@@ -132,6 +78,17 @@ def test_a_changed_limit_rescales_the_debt(world: World) -> None:
     assert world.after(200_000).starts()
 
 
+def test_a_clock_that_jumped_back_does_not_shut_an_operation_for_an_hour(world: World) -> None:
+    """Debt is never more than two bursts, so one burst later the first call starts."""
+    world.of(Terms(limits=a_rate(10, burst=2))).after(3_600 * SECOND)
+    assert [world.starts(), world.starts()] == [True, True]
+    assert world.after(0).call() == Refused(
+        policy=Policy.RATE, retry_after_us=300_000, room=Room(policy=Policy.RATE, reset_us=300_000)
+    )
+    assert not world.after(299_999).starts()
+    assert world.after(300_000).starts()
+
+
 # Concurrency.
 
 
@@ -152,6 +109,15 @@ def test_giving_a_slot_back_twice_frees_one_slot(world: World) -> None:
         world.twin.settle("AAAAAAAA.one", "", None, 0)
     assert world.starts()
     assert world.refused_by() is Policy.SLOTS
+
+
+def test_a_slot_that_was_given_back_does_not_come_back_to_linger(world: World) -> None:
+    """A hang-up that is told after the end of the call."""
+    world.of(Terms(limits=Limits(concurrency=1)))
+    assert world.starts(id_="AAAAAAAA.one")
+    world.twin.settle("AAAAAAAA.one", "", None, 0)
+    world.twin.settle("AAAAAAAA.one", "", SECOND, 0)
+    assert world.starts()
 
 
 def test_a_late_release_frees_nobody_elses_slot(world: World) -> None:
@@ -191,122 +157,24 @@ def test_an_abandoned_call_keeps_its_slot_for_its_linger(world: World, linger_us
     assert world.after(stays_us).starts()
 
 
-# Tenants.
-
-
-def test_each_tenant_has_limits_of_its_own_and_some_have_others(world: World) -> None:
-    """A partner who imports his customers does not push the others out; acme has paid for more."""
-    world.of(Terms(per_tenant=a_rate(1), tenants={"acme": a_rate(1, burst=2), "free": Limits()}))
-    assert [world.starts("beta"), world.starts("beta")] == [True, False]
-    assert world.starts("gamma")
-    assert [world.starts("acme") for _ in range(3)] == [True, True, False]
-    assert all(world.starts("free") for _ in range(5))
-    assert world.refused_by("beta") is Policy.TENANT_RATE
-
-
-def test_a_tenants_slots_are_its_own(world: World) -> None:
-    """A tenant at its own cap is refused as such (429), while the operation still has room."""
-    world.of(Terms(limits=Limits(concurrency=3), per_tenant=Limits(concurrency=1)))
-    assert world.starts("acme", id_="AAAAAAAA.one")
-    assert world.refused_by("acme") is Policy.TENANT_SLOTS
-    assert world.starts("beta")
-    world.twin.settle("AAAAAAAA.one", "acme", None, 0)
-    assert world.starts("acme")
-
-
-def test_keys_of_a_tenant_have_a_ttl(world: World, redis: Redis, cluster: str) -> None:
-    """The owner of the store: a hundred thousand tenants that came once cost nothing tomorrow."""
-    world.of(Terms(limits=a_rate(5, burst=9), per_tenant=Limits(rate=a_rate(1).rate, concurrency=1)))
-    assert world.starts("acme")
-    assert not world.starts("acme")
-    prefix = world.twin.keys.prefix
-    found = [key.decode().removeprefix(prefix) for key in redis.scan_iter(f"brk:{cluster}:*:acme")]
-    assert sorted(found) == ["rate:acme", "slots:acme"]
-    for name in found:
-        assert 0 < redis.pttl(prefix + name) <= 72_000
-
-
-def test_the_clocks_of_a_tenant_outlive_its_debt(world: World, redis: Redis) -> None:
-    """A tenant in debt for an hour is not forgiven because its key expired."""
-    hour = Limits(rate=Rate(limit=1, period_us=3_600 * SECOND))
-    world.of(Terms(per_tenant=hour))
-    assert world.starts("acme")
-    assert redis.pttl(world.twin.keys.named("rate:acme")) > 3_600_000
-
-
-# Quota and calendar.
-
-
-def berlin(text: str) -> int:
-    """Microseconds of a local moment; `+1` behind it is the second showing of an ambiguous one."""
-    moment = datetime.fromisoformat(text.removesuffix("+1")).replace(fold=int(text.endswith("+1")))
-    return int(moment.replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp()) * SECOND
-
-
-@pytest.mark.parametrize(
-    ("day", "last", "hours"),
-    [("2026-10-24", "2026-10-24T23:59:59", 24), ("2026-10-25", "2026-10-25T23:59:59", 25), ("2026-03-29", "2026-03-29T23:59:59", 23)],
-)  # fmt: skip
-def test_a_daily_quota_counts_local_days(redis: Redis, cluster: str, day: str, last: str, hours: int) -> None:
-    """A contract over so many a day means the days of its people, also when the clocks change."""
-    quota = Quota(limit=2, per=Per.DAY, timezone="Europe/Berlin")
-    begin = berlin(f"{day}T00:00:00")
-    world = World(redis, cluster, begin).of(terms_of(operation(Capacity(quota=quota)), begin))
-    assert [world.starts(), world.starts()] == [True, True]
-    world.twin.now_us = berlin(last)
-    assert world.call() == Refused(policy=Policy.QUOTA, retry_after_us=SECOND)
-    world.twin.now_us = begin + hours * 3_600 * SECOND - 1
-    assert not world.starts()
-    world.twin.now_us += 1
-    assert [world.starts(), world.starts(), world.starts()] == [True, True, False]
-
-
-def test_a_call_may_weigh_more_than_one_of_a_quota(world: World) -> None:
-    """A batch of three rows in a day of four."""
-    world.of(Terms(quota=4, periods=((START, START + SECOND),)))
-    assert world.starts(cost=3)
-    assert world.refused_by(cost=2) is Policy.QUOTA
-    assert world.starts(cost=1)
-    assert world.call(cost=5) == TooCostly(policy=Policy.QUOTA)
-
-
-def test_a_schedule_changes_at_its_moment_by_the_stores_clock(world: World) -> None:
-    """Nobody needs to be awake at 08:00, and no replica is early."""
-    world.of(Terms(calendar=((START, Limits(concurrency=1)), (START + SECOND, Limits(concurrency=2)))))
-    assert world.starts()
-    assert world.after(SECOND - 1).refused_by() is Policy.SLOTS
-    assert world.after(SECOND).starts()
-    assert world.refused_by() is Policy.SLOTS
-
-
-def test_an_override_goes_before_the_schedule_before_the_file_until_it_expires(world: World) -> None:
-    """What a person set for an hour ends by itself, at that moment."""
-    by_hand = Override(limits=Limits(concurrency=3), until_us=START + 2 * SECOND)
-    scheduled = ((START + SECOND, Limits(concurrency=2)),)
-    world.of(Terms(limits=Limits(concurrency=1), calendar=scheduled))
-    assert [world.starts(), world.starts()] == [True, False]  # the file
-    assert [world.after(SECOND).starts(), world.starts()] == [True, False]  # the schedule
-    world.twin.publish(replace(world.twin.terms, override=by_hand))
-    assert [world.starts(), world.starts()] == [True, False]  # the person
-    assert [slots_of(world.after(2 * SECOND - 1)), slots_of(world.after(2 * SECOND))] == [3, 2]
-
-
-def slots_of(world: World) -> int:
-    """The concurrency that holds, as `look` tells it."""
-    reply = world.twin.run("look", world.twin.now_us)
-    return int(reply[2].decode().split(" ")[4])
-
-
-def test_a_persons_override_outlives_a_change_of_the_files(world: World, redis: Redis) -> None:
-    """A rolling deployment in the hour of the override must not undo it."""
+def test_a_call_that_was_withdrawn_is_not_admitted_when_it_arrives(world: World) -> None:
+    """The replica gave it up; whatever comes late is for nobody."""
     world.of(Terms(limits=Limits(concurrency=1)))
-    world.twin.publish(
-        replace(world.twin.terms, override=Override(limits=Limits(concurrency=2), until_us=START + SECOND))
-    )
-    redis.hset(world.twin.keys.named("policy"), "digest", "of another file")
-    fields = redis.hget(world.twin.keys.named("policy"), "override")
-    world.twin.run("publish", 2, "digest", "of a new file", "file", "- - - - 1", 0)
-    assert redis.hget(world.twin.keys.named("policy"), "override") == fields == b"- - - - 2"
+    late = Ask(id="AAAAAAAA.late")
+    assert world.twin.withdraw(late, timed_out=False) is False
+    assert world.twin.admit(late) is None
+    assert world.starts()
+
+
+def test_withdrawing_gives_back_what_the_call_took(world: World) -> None:
+    """Its caller hung up before the answer came: slot and token, the operation's and the tenant's."""
+    both = Limits(rate=Rate(limit=1, period_us=SECOND), concurrency=1)
+    world.of(Terms(limits=both, per_tenant=both))
+    gone = Ask(id="AAAAAAAA.gone", tenant="acme")
+    assert isinstance(world.twin.admit(gone), Admitted)
+    assert not world.starts("acme")
+    assert world.twin.withdraw(gone, timed_out=False) is True
+    assert world.starts("acme")
 
 
 # All limits or none, and what does not refuse.
@@ -351,39 +219,3 @@ def test_too_costly_is_said_in_alert_too(world: World) -> None:
     """A mistake of the caller is no overload."""
     world.of(Terms(limits=a_rate(10, burst=2), overflow=Overflow.ALERT))
     assert world.call(cost=3) == TooCostly(policy=Policy.RATE)
-
-
-# Waiting, in the terms of the scripts; over replicas see test_waiting.py.
-
-
-def test_a_call_joins_the_line_only_if_its_turn_comes_in_time(world: World) -> None:
-    """A caller that cannot be served in its time is told at once, with a ticket."""
-    world.of(Terms(limits=a_rate(1)))
-    assert world.starts()
-    joined = [world.twin.admit(Ask(id=f"AAAAAAAA.{n}", wait_us=2 * SECOND)) for n in range(3)]
-    assert [type(verdict) for verdict in joined] == [Waiting, Waiting, Refused]
-
-
-@pytest.mark.parametrize("waiting_max", [0, 1, 2])
-def test_the_line_is_bounded(world: World, waiting_max: int) -> None:
-    """The memory of the store, and the patience of callers."""
-    world.of(Terms(limits=Limits(concurrency=1), waiting_max=waiting_max))
-    assert world.starts()
-    joined = [world.twin.admit(Ask(id=f"AAAAAAAA.{n}", wait_us=SECOND)) for n in range(3)]
-    assert sum(isinstance(verdict, Waiting) for verdict in joined) == waiting_max
-
-
-def test_nobody_overtakes_a_call_that_waits_for_the_same_limits(world: World) -> None:
-    """The call that came first: when its token is there, a newcomer does not take it."""
-    world.of(Terms(limits=a_rate(1)))
-    assert world.starts()
-    assert isinstance(world.twin.admit(Ask(id="AAAAAAAA.first", wait_us=5 * SECOND)), Waiting)
-    assert world.after(SECOND).refused_by() is Policy.WAITING
-    assert world.twin.grant("AAAAAAAA", keeps_alive=True) == ["AAAAAAAA.first"]
-
-
-def operation(capacity: Capacity) -> Operation:
-    return Operation(
-        name=OPERATION, pipeline="billing", team="finance", match=Match(method="POST", template="/"),
-        downstream=Downstream(url="http://127.0.0.1:9"), capacity=capacity,
-    )  # fmt: skip

