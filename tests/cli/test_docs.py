@@ -3,17 +3,18 @@
 import re
 from pathlib import Path
 
-import typer
+import typer.main
+from typer.core import TyperGroup
 
 from breaker.cli.app import app
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def commands(group: typer.main.TyperGroup, prefix: str) -> set[str]:
+def commands(group: TyperGroup, prefix: str) -> set[str]:
     found = set()
     for name, command in group.commands.items():
-        if isinstance(command, typer.main.TyperGroup):
+        if isinstance(command, TyperGroup):
             found |= commands(command, f"{prefix} {name}")
         elif not command.hidden:
             found.add(f"{prefix} {name}")
@@ -23,7 +24,7 @@ def commands(group: typer.main.TyperGroup, prefix: str) -> set[str]:
 def test_every_command_is_documented_and_exists() -> None:
     """On-call types what the manual says, at 3 a.m."""
     root = typer.main.get_command(app)
-    assert isinstance(root, typer.main.TyperGroup)
+    assert isinstance(root, TyperGroup)
     documented = re.findall(r"^\| `(breaker [a-z -]+)` \|", (DOCS / "cli.md").read_text(), re.MULTILINE)
     assert set(documented) == commands(root, "breaker")
 

@@ -12,14 +12,20 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from redis import Redis
-from tests.model.twin import Twin
 
 from breaker.core.admission import Ask
 from breaker.core.model import LEASE_US, Limits, Mode, Overflow, Rate
 from breaker.core.terms import Override, Terms
 from breaker.core.verdict import Admitted, Waiting
+from tests.model.twin import Twin
 
 START = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -54,7 +60,9 @@ terms = st.builds(
 )  # fmt: skip
 replicas = st.sampled_from(["AAAAAAAA", "BBBBBBBB"])
 tenants = st.sampled_from(["", "acme", "beta"])
-steps = st.sampled_from([0, 1, 333_333, 333_334, 500_000, SECOND - 1, SECOND, SECOND + 1, 2 * SECOND, LEASE_US])
+steps = st.sampled_from(
+    [0, 1, 333_333, 333_334, 500_000, SECOND - 1, SECOND, SECOND + 1, 2 * SECOND, LEASE_US]
+)
 
 
 class Histories(RuleBasedStateMachine):
@@ -67,7 +75,12 @@ class Histories(RuleBasedStateMachine):
         self.started: list[Ask] = []
         self.number = 0
 
-    @rule(replica=replicas, tenant=tenants, cost=st.sampled_from([1, 1, 1, 2, 4]), wait=st.sampled_from([0, SECOND, 20 * SECOND]))
+    @rule(
+        replica=replicas,
+        tenant=tenants,
+        cost=st.sampled_from([1, 1, 1, 2, 4]),
+        wait=st.sampled_from([0, SECOND, 20 * SECOND]),
+    )
     def a_call_asks(self, replica: str, tenant: str, cost: int, wait: int) -> None:
         self.number += 1
         ask = Ask(id=f"{replica}.{self.number:08}", tenant=tenant, cost=cost, wait_us=wait)
@@ -85,7 +98,11 @@ class Histories(RuleBasedStateMachine):
         self.asks = [ask for ask in self.asks if ask.id in self.twin.state.calls]
 
     @precondition(lambda self: self.started)
-    @rule(data=st.data(), linger=st.sampled_from([None, None, None, -1, 0, 700_000]), took=st.sampled_from([0, 1, 50_000, SECOND]))
+    @rule(
+        data=st.data(),
+        linger=st.sampled_from([None, None, None, -1, 0, 700_000]),
+        took=st.sampled_from([0, 1, 50_000, SECOND]),
+    )
     def a_call_ends(self, data: Any, linger: int | None, took: int) -> None:
         ask = data.draw(st.sampled_from(self.started))
         self.twin.settle(ask.id, ask.tenant, linger, took)
@@ -135,5 +152,11 @@ def test_the_scripts_do_what_the_specification_says(redis: Redis) -> None:
     phases = set(Phase) if os.environ.get("BREAKER_SHRINK") else {Phase.explicit, Phase.generate}
     run_state_machine_as_test(
         Histories,
-        settings=settings(max_examples=many, stateful_step_count=40, deadline=None, phases=phases, report_multiple_bugs=False),
+        settings=settings(
+            max_examples=many,
+            stateful_step_count=40,
+            deadline=None,
+            phases=phases,
+            report_multiple_bugs=False,
+        ),
     )

@@ -32,7 +32,7 @@ class Twin:
         self.publish(terms)
 
     def run(self, verb: str, *arguments: str | int) -> list[Any]:
-        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, 10, *self.keys.all, *arguments)  # type: ignore[assignment]
+        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, 10, *self.keys.all, *arguments)
         assert reply[0] == 0, reply
         return reply
 
@@ -41,7 +41,10 @@ class Twin:
         self.run("publish", *publish_arguments(terms, "test"))
         self.redis.hdel(self.keys.named("policy"), "override", "override_until")
         if terms.override:
-            fields = {"override": text_of(terms.override.limits), "override_until": terms.override.until_us}
+            fields: dict[Any, Any] = {
+                "override": text_of(terms.override.limits),
+                "override_until": terms.override.until_us,
+            }
             self.redis.hset(self.keys.named("policy"), mapping=fields)
 
     def admit(self, ask: Ask) -> Verdict | None:
@@ -59,7 +62,7 @@ class Twin:
         if keeps_alive:
             self.state.seen[replica] = self.now_us
         granted, next_us = admission.grant(self.state, self.terms, self.now_us, LEASE_US)
-        with self.redis.pubsub(ignore_subscribe_messages=True) as channel:
+        with self.redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.psubscribe(f"{self.keys.cluster}:wake:*")
             channel.get_message(timeout=1)
             reply = self.run(
@@ -154,7 +157,7 @@ def verdict_of(reply: list[Any], at: int) -> Verdict | None:
     room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
     why: Any = POLICIES[policy]
     leased = reply[4] == 1
-    return {
+    answers: dict[int, Verdict | None] = {
         1: Admitted(room=room, leased=leased),
         2: Admitted(room=room, leased=leased, over=why),
         3: Admitted(room=room, shadow=why),
@@ -162,4 +165,5 @@ def verdict_of(reply: list[Any], at: int) -> Verdict | None:
         5: Refused(policy=why, retry_after_us=retry_us, room=room),
         6: TooCostly(policy=why),
         7: None,
-    }[verdict]
+    }
+    return answers[verdict]
