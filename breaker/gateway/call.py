@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from breaker.core.admission import Ask
 from breaker.core.events import Outcome
+from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Room
 from breaker.gateway.tenants import Tenants
 from breaker.gateway.work import Work

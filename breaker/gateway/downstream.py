@@ -21,10 +21,10 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from breaker.core.model import Downstream
-from breaker.gateway.http1 import (
+from breaker.gateway.http1 import Connection
+from breaker.gateway.response import (
     BodyStream,
     ConnectFailed,
-    Connection,
     Disconnected,
     DownstreamError,
     Malformed,

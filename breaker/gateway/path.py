@@ -17,13 +17,22 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import assert_never
 
-from breaker.core.admission import Ask
 from breaker.core.errors import StoreError
 from breaker.core.events import Action, CallEnded, Listener, Outcome, Result
-from breaker.core.verdict import Admitted, Policy, Refused, TooCostly, Waiting
+from breaker.core.state import Ask
+from breaker.core.verdict import Admitted, Refused, TooCostly, Waiting
 from breaker.gateway.call import Call, CallerError, Kind, Refusal
 from breaker.gateway.contract import NotJsonError, at_pointer, parse
-from breaker.gateway.downstream import ConnectFailed, DownstreamError, Response, TimedOut, TooLarge
+from breaker.gateway.downstream import DownstreamError, Response, TimedOut
+from breaker.gateway.endings import (
+    CAPACITY_REASONS,
+    FOREVER,
+    WHY,
+    outcome_of,
+    problem_of,
+    result_of,
+    result_of_failure,
+)
 from breaker.gateway.headers import our_lines
 from breaker.store.capacity import CapacityStore
 
@@ -279,71 +288,3 @@ class Path:
                 result=result, action=action, shadow=verdict.shadow if verdict else None,
             )
         )  # fmt: skip
-
-
-FOREVER = float("inf")
-CAPACITY_REASONS = frozenset(Policy)
-WHY = {
-    Policy.RATE: "{operation} is at its rate over all replicas",
-    Policy.SLOTS: "all slots of {operation} are in use",
-    Policy.QUOTA: "the quota of {operation} is used up",
-    Policy.TENANT_RATE: "tenant {tenant} is at its own rate for {operation}",
-    Policy.TENANT_SLOTS: "tenant {tenant} has all of its own slots of {operation} in use",
-    Policy.CLOSED: "{operation} is closed now",
-    Policy.WAITING: "others wait for {operation} already",
-}
-
-
-def outcome_of(verdict: Admitted | None) -> Outcome:
-    """Whose answer it is, when the downstream answered."""
-    if verdict and verdict.over:
-        return Outcome.OVER_CAPACITY
-    return Outcome.DELAYED if verdict and verdict.delayed else Outcome.FORWARDED
-
-
-def result_of(response: Response) -> Result:
-    """What the downstream made of it; 429, and 503 with Retry-After, ask us to slow down."""
-    status = response.status
-    if status < HTTPStatus.BAD_REQUEST:
-        return Result.OK
-    if status == HTTPStatus.TOO_MANY_REQUESTS or (
-        status == HTTPStatus.SERVICE_UNAVAILABLE
-        and any(name.lower() == b"retry-after" for name, _ in response.headers)
-    ):
-        return Result.SLOW_DOWN
-    return Result.CLIENT_ERROR if status < HTTPStatus.INTERNAL_SERVER_ERROR else Result.SERVER_ERROR
-
-
-def result_of_failure(failure: DownstreamError | CallerError | None) -> Result:
-    match failure:
-        case TimedOut(phase="connect") | ConnectFailed():
-            return Result.CONNECT_ERROR
-        case TimedOut():
-            return Result.TIMEOUT
-        case DownstreamError():
-            return Result.SERVER_ERROR
-        case _:
-            return Result.ABANDONED
-
-
-def problem_of(call: Call, failure: DownstreamError | CallerError | None, now: float) -> Refusal:
-    """
-    What the caller is told when the downstream gave no answer.
-
-    An unsafe call that was sent may have had its effect: then the outcome is `unknown`, and only then.
-    """
-    operation = call.work.operation
-    if isinstance(failure, CallerError):
-        return Refusal(kind=failure.kind, detail=failure.detail, outcome=Outcome.FAILED)
-    may_have_run = isinstance(failure, DownstreamError) and failure.sent and not call.work.is_safe
-    outcome = Outcome.UNKNOWN if may_have_run else Outcome.FAILED
-    kind = Kind.OUTCOME_UNKNOWN if may_have_run else Kind.DOWNSTREAM_UNREACHABLE
-    after = "whether it was executed is not known" if may_have_run else "it may be sent again"
-    what = f"gave no usable answer ({failure})"
-    if isinstance(failure, TimedOut):
-        kind = Kind.DEADLINE if call.deadline <= now else Kind.DOWNSTREAM_TIMEOUT
-        limit = "the caller's deadline" if kind is Kind.DEADLINE else f"{operation.downstream.timeout_ms} ms"
-        what = f"did not answer within {limit} ({failure})"
-    elif isinstance(failure, TooLarge):
-        what = f"answered more than `downstream.max_response` allows ({failure})"
-    return Refusal(kind=kind, detail=f"{operation.name} {what}; {after}", outcome=outcome)

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from breaker.core.admission import Ask
 from breaker.core.errors import StoreError, StoreResetError
 from breaker.core.events import Event, LeasesLost, Listener, StoreFailed
 from breaker.core.model import LEASE_US, RENEW_US, Limits, Operation, StoreSettings
+from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.clock import StoreClock
 from breaker.store.coalescer import Coalescer

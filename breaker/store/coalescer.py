@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from breaker.core.admission import Ask
 from breaker.core.errors import StoreError, StoreRefusedError
 from breaker.core.events import ClockJumped, Listener, RoundTripEnded, StoreFailed, StoreRecovered
 from breaker.core.model import CLOCK_SKEW_US
+from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.clock import StoreClock, monotonic_us
 from breaker.store.connection import Line

@@ -10,9 +10,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from breaker.core.admission import Ask
 from breaker.core.errors import StoreClockError, StoreError, StoreResetError, StoreTimeoutError
 from breaker.core.model import LEASE_US
+from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.connection import Command
 from breaker.store.scripts import Script

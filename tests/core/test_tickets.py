@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from breaker.core import admission
-from breaker.core.admission import Ask, State
 from breaker.core.model import LEASE_US, Limits, Rate
+from breaker.core.state import Ask, State
 from breaker.core.terms import Terms
 from breaker.core.verdict import Admitted, Refused, Verdict
 from tests.model.twin import Twin

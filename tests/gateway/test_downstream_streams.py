@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from breaker.gateway.downstream import BodyStream, Disconnected, TimedOut
-from breaker.gateway.http1 import BUFFER_HIGH, WHOLE_MAX
+from breaker.gateway.http1 import WHOLE_MAX
+from breaker.gateway.response import BUFFER_HIGH
 from tests.gateway.raw_downstream import Peer, Received, call, pool_to, raw_downstream, until, whole
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from breaker.core.admission import Ask
 from breaker.core.model import LEASE_US, Limits, Mode, Overflow, Rate
+from breaker.core.state import Ask
 from breaker.core.terms import Override, Terms
 from breaker.core.verdict import Admitted, Waiting
 from tests.model.twin import Twin

@@ -1,7 +1,7 @@
 """
 Twin: the same step through the specification and through the scripts, compared.
 
-`Twin` holds a `core.admission.State` and the keys of a real server, takes each step in both with
+`Twin` holds a `core.state.State` and the keys of a real server, takes each step in both with
 the same `now`, and asserts that verdict and state are the same afterwards.
 """
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from redis import Redis
 
-from breaker.core import admission
-from breaker.core.admission import PLAYING, Ask, State
+from breaker.core import admission, settling, waiting
 from breaker.core.model import LEASE_US, Mode, Overflow
+from breaker.core.state import PLAYING, Ask, State
 from breaker.core.terms import Terms
 from breaker.core.verdict import Admitted, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.keys import Keys
@@ -61,7 +61,7 @@ class Twin:
     def grant(self, replica: str, *, keeps_alive: bool) -> list[str]:
         if keeps_alive:
             self.state.seen[replica] = self.now_us
-        granted, next_us = admission.grant(self.state, self.terms, self.now_us, LEASE_US)
+        granted, next_us = waiting.grant(self.state, self.terms, self.now_us, LEASE_US)
         with self.redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.psubscribe(f"{self.keys.cluster}:wake:*")
             channel.get_message(timeout=1)
@@ -82,13 +82,13 @@ class Twin:
         return granted
 
     def settle(self, id_: str, tenant: str, linger_us: int | None, service_us: int) -> None:
-        admission.settle(self.state, id_, tenant, self.now_us, linger_us=linger_us, service_us=service_us)
+        settling.settle(self.state, id_, tenant, self.now_us, linger_us=linger_us, service_us=service_us)
         linger = "" if linger_us is None else "mean" if linger_us == -1 else str(linger_us)
         self.run("settle", self.now_us, id_, tenant, linger, service_us)
         self.compare()
 
     def withdraw(self, ask: Ask, *, timed_out: bool) -> Refused | bool:
-        expected = admission.withdraw(self.state, self.terms, ask, self.now_us, timed_out=timed_out)
+        expected = settling.withdraw(self.state, self.terms, ask, self.now_us, timed_out=timed_out)
         reply = self.run(
             "withdraw", self.now_us, ask.id, ask.tenant, ask.cost, "timeout" if timed_out else "gone"
         )
@@ -101,7 +101,7 @@ class Twin:
         return expected
 
     def renew(self, leases: Sequence[tuple[str, str]]) -> int:
-        lost = admission.renew(self.state, list(leases), self.now_us, LEASE_US)
+        lost = settling.renew(self.state, list(leases), self.now_us, LEASE_US)
         reply = self.run("renew", self.now_us, LEASE_US, *[part for lease in leases for part in lease])
         assert reply[2] == lost
         self.compare()

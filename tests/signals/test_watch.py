@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from breaker.core.admission import Ask
 from breaker.core.errors import StoreTimeoutError
 from breaker.core.events import Event, RoundTripEnded
 from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Rate, StoreSettings
+from breaker.core.state import Ask
 from breaker.signals.metrics import Metrics
 from breaker.signals.watch import LOOKS_MAX, Memory, Watch
 from breaker.store.capacity import CapacityStore, Look

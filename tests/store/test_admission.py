@@ -8,7 +8,6 @@ tests explain, the random histories of `tests/model` catch.
 import pytest
 from redis import Redis
 
-from breaker.core.admission import Ask
 from breaker.core.model import (
     LEASE_US,
     Limits,
@@ -16,6 +15,7 @@ from breaker.core.model import (
     Overflow,
     Rate,
 )
+from breaker.core.state import Ask
 from breaker.core.terms import Terms
 from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly
 from tests.store.world import SECOND, START, World, a_rate

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from redis import Redis
 
-from breaker.core.admission import Ask
 from breaker.core.errors import StoreRefusedError, StoreResetError
 from breaker.core.events import ClockJumped, LeasesLost, RoundTripEnded, StoreFailed
+from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused
 from breaker.store import coalescer
 from breaker.store.keys import Keys

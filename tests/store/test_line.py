@@ -2,10 +2,10 @@
 
 import pytest
 
-from breaker.core.admission import Ask
 from breaker.core.model import (
     Limits,
 )
+from breaker.core.state import Ask
 from breaker.core.terms import Terms
 from breaker.core.verdict import Policy, Refused, Waiting
 from tests.store.world import SECOND, World, a_rate

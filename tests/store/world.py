@@ -4,11 +4,11 @@ from itertools import count
 
 from redis import Redis
 
-from breaker.core.admission import Ask
 from breaker.core.model import (
     Limits,
     Rate,
 )
+from breaker.core.state import Ask
 from breaker.core.terms import Terms
 from breaker.core.verdict import Admitted, Policy, Refused, Verdict
 from tests.model.twin import Twin

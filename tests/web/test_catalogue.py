@@ -8,7 +8,6 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from breaker.core.admission import Ask
 from breaker.core.model import (
     Capacity,
     Config,
@@ -28,6 +27,7 @@ from breaker.core.model import (
     Schedule,
     StoreSettings,
 )
+from breaker.core.state import Ask
 from breaker.core.verdict import Admitted
 from breaker.store.capacity import CapacityStore, Look
 from breaker.web.catalogue import CATALOGUE_SCHEMA, catalogue, operation_entry

@@ -1,5 +1,5 @@
 #!lua
--- grant: whose turn is it among the waiting calls? Mirrors core/admission.py:grant.
+-- grant: whose turn is it among the waiting calls? Mirrors core/waiting.py:grant.
 --
 -- KEYS   as in limits.lua
 -- ARGV   now, estimate, not_after, replica, lease_us, has_waiters ("1" keeps the replica's waiters alive),

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- renew: these leases are still held. Mirrors core/admission.py:renew.
+-- renew: these leases are still held. Mirrors core/settling.py:renew.
 --
 -- KEYS   as in limits.lua
 -- ARGV   now, lease_us, then per lease: id, tenant ("" none)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- settle: give slots back and learn how long calls take. Mirrors core/admission.py:settle.
+-- settle: give slots back and learn how long calls take. Mirrors core/settling.py:settle.
 --
 -- KEYS   as in limits.lua
 -- ARGV   now, then per call: lease id, tenant ("" none), linger ("" release now, "mean", or us), service_us (0 not counted)

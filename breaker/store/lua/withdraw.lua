@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- withdraw: a call gives up: its wait is over, or its admission got lost. Mirrors core/admission.py:withdraw.
+-- withdraw: a call gives up: its wait is over, or its admission got lost. Mirrors core/settling.py:withdraw.
 --
 -- KEYS   as in limits.lua
 -- ARGV   now, then per call: id, tenant ("" none), cost, why ("timeout" keeps what was granted; "gone" gives all back)
