@@ -8,7 +8,6 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ import orjson
 import structlog
 
 from breaker import __version__
-from breaker.core.errors import ConfigError, StartError, StoreError
+from breaker.core.errors import ConfigError, Problem, StartError, StoreError
 from breaker.core.events import ConfigLoaded, Event
 from breaker.core.ids import Ids, base32
-from breaker.core.model import Config, StoreSettings
+from breaker.core.model import Config, Gateway, StoreSettings
 from breaker.core.verdict import Policy
 from breaker.gateway.call import Kind
 from breaker.gateway.path import Path as CallPath
@@ -35,12 +34,31 @@ from breaker.store.connection import open_client
 from breaker.web.admin import AdminListener, admin_app, looks, status_of
 from breaker.web.catalogue import catalogue
 from breaker.web.docs_page import page as docs_page
-from breaker.web.handler import Handler, Page
+from breaker.web.handler import Handler, Page, Remembered
 from breaker.web.identity import Callers
 from breaker.web.listener import Listener
 from breaker.web.openapi import document
 
-REASONS = frozenset(Kind) | frozenset(Policy) | {"", "hang_up", "cut"}
+REASONS = frozenset(Kind) | frozenset(Policy) | {"", "hang_up", "cut", "bug"}
+
+
+NEEDS_RESTART = (
+    "listen", "admin", "cluster", "store", "log_level", "log_format", "log_sample", "cookies",
+    "head_timeout_ms", "connections_max",
+)  # fmt: skip
+
+
+def refuse_what_needs_a_restart(old: Gateway, new: Gateway, folder: Path) -> None:
+    """
+    A setting that a reload cannot bring into force must not look as if it were.
+
+    Raises:
+        ConfigError: Naming each such setting that changed.
+    """
+    changed = [name for name in NEEDS_RESTART if getattr(old, name) != getattr(new, name)]
+    if changed:
+        message = f"changed what needs a restart: {', '.join(changed)}; the old configuration stays in force"
+        raise ConfigError([Problem(file=str(folder / "gateway.yaml"), line=0, column=0, message=message)])
 
 
 class GatewayProcess:
@@ -79,6 +97,7 @@ class GatewayProcess:
         self._admin: AdminListener | None = None
         self._watch: Watch | None = None
         self._facts: StoreFacts | None = None
+        self._catalogue = Remembered(self._list_operations)
         self._document = b""
         self._docs = b""
 
@@ -137,6 +156,7 @@ class GatewayProcess:
         """
         try:
             new = load(self._folder, self._environ)
+            refuse_what_needs_a_restart(self.config.gateway, new.gateway, self._folder)
             fresh = build_site(new, self.store)
             await self.store.publish(new.operations, new.version)
         except (ConfigError, StoreError, OSError) as exc:
@@ -145,7 +165,7 @@ class GatewayProcess:
         handler, old = self._handler, self._site
         if handler is None or old is None:
             raise StartError("the gateway has not started yet")
-        self.config = replace(new, gateway=replace(new.gateway, listen=self.config.gateway.listen))
+        self.config = new
         handler.site, handler.callers = fresh, Callers(new.gateway.callers, self._emit)
         self._site = fresh
         self._in_force(new)
@@ -196,7 +216,7 @@ class GatewayProcess:
             return Page(200, "text/plain", b"ok\n")
 
         async def readyz() -> Page:
-            is_ready, why = self.is_ready()
+            is_ready, why = await self.is_ready()
             return Page(200 if is_ready else 503, "text/plain", f"{why}\n".encode())
 
         async def openapi() -> Page:
@@ -206,13 +226,16 @@ class GatewayProcess:
             return Page(200, "text/html; charset=utf-8", self._docs)
 
         async def operations() -> Page:
-            found = await looks(list(self.config.operations), self.store.look)
-            listed = catalogue(self.config, found, now_us=self.store.clock.now_us())
-            return Page(200, "application/json", orjson.dumps(listed))
+            return await self._catalogue.page()
 
         return {
             "/livez": livez, "/readyz": readyz, "/openapi.json": openapi, "/docs": docs, "/v1/operations": operations,
         }  # fmt: skip
+
+    async def _list_operations(self) -> Page:
+        found = await looks(list(self.config.operations), self.store.look)
+        listed = catalogue(self.config, found, now_us=self.store.clock.now_us())
+        return Page(200, "application/json", orjson.dumps(listed))
 
     # What the admin listener tells of.
 
@@ -220,12 +243,12 @@ class GatewayProcess:
         content_type, page = self.metrics_of.page(accept)
         return page, content_type
 
-    def is_ready(self) -> tuple[bool, str]:
+    async def is_ready(self) -> tuple[bool, str]:
         if self._handler is None:
             return False, "starting"
         return (False, "draining") if self._handler.is_draining else (True, "ready")
 
-    def is_started(self) -> bool:
+    async def is_started(self) -> bool:
         return self._handler is not None
 
     async def status(self) -> dict[str, Any]:
@@ -241,7 +264,7 @@ class GatewayProcess:
                 "answers": any(found.values()),
                 "clock_offset_us": self.store.clock.jumped_us,
             },
-            "ready": self.is_ready()[1],
+            "ready": (await self.is_ready())[1],
             "connections": self._listener.connections if self._listener else 0,
             "operations": {name: status_of(look) for name, look in found.items()},
         }

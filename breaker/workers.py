@@ -31,6 +31,7 @@ from breaker.web.listener import bind, host_and_port
 ASK_S = 2.0
 RELOAD_S = 10.0  # a worker that is still starting answers when it has started
 RESTART_S = 1.0
+POLL_S = 0.1
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -58,7 +59,9 @@ class Workers:
     ) -> None:
         self._config, self._folder, self._count, self._store = config, folder, count, store
         self._callers, self._admin = callers, admin
-        self._sockets = Path(tempfile.mkdtemp(prefix="breaker-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix="breaker-"))
+        self._in_force = self._scratch / "in-force"
+        self._put_in_force(config)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
@@ -92,31 +95,53 @@ class Workers:
             self._tell(signal.SIGTERM)
             await asyncio.gather(*keepers, return_exceptions=True)
             await listener.stop()
-            shutil.rmtree(self._sockets, ignore_errors=True)
+            shutil.rmtree(self._scratch, ignore_errors=True)
         return 0
 
     async def _keep_up(self, worker: int) -> None:
-        """One worker: started, and started again when it dies; but not when it said itself that it cannot."""
-        is_first = True
+        """One worker: started, and started again when it dies; but not when it could not start at all."""
+        has_served = False
         while not self._stopping.is_set():
-            (self._sockets / str(worker)).unlink(missing_ok=True)
-            environ = os.environ | {"BREAKER_STORE__URL": self._store.url}
-            command = [sys.executable, "-m", "breaker", "serve", "--config", str(self._folder)]
-            command += ["--worker", str(self._sockets / str(worker))]
-            process = await asyncio.create_subprocess_exec(
-                *launch_command(command), env=environ, start_new_session=True
-            )
-            self._processes[worker] = process
-            if self._stopping.is_set():
-                process.terminate()
-            status = await process.wait()
+            process = await self._start(worker)
+            ended = asyncio.create_task(process.wait())
+            while not has_served and not ended.done():
+                answer = await self._ask(worker, "/startupz")
+                has_served = answer is not None and answer[0] == HTTPStatus.OK
+                await asyncio.wait([ended], timeout=POLL_S)
+            status = await ended
             if self._stopping.is_set():
                 return
-            if is_first and status > 0:
+            if not has_served and status > 0:
                 raise StartError(f"worker {worker} could not start; its last line says why")
-            is_first = False
             structlog.get_logger().error("worker_ended", worker=worker, status=status)
             await asyncio.sleep(RESTART_S)
+
+    async def _start(self, worker: int) -> asyncio.subprocess.Process:
+        (self._scratch / str(worker)).unlink(missing_ok=True)
+        environ = os.environ | {"BREAKER_STORE__URL": self._store.url}
+        command = [sys.executable, "-m", "breaker", "serve", "--config", str(self._in_force)]
+        command += ["--worker", str(self._scratch / str(worker))]
+        process = await asyncio.create_subprocess_exec(
+            *launch_command(command), env=environ, start_new_session=True
+        )
+        self._processes[worker] = process
+        if self._stopping.is_set():
+            process.terminate()
+        return process
+
+    def _put_in_force(self, config: Config) -> None:
+        """
+        Keep a copy of files that are right.
+
+        A worker that is started again must not read what somebody is writing just now.
+        """
+        # Not by its version: that leaves secrets out, which may have been renewed.
+        copy = Path(tempfile.mkdtemp(prefix=f"{config.version}-", dir=self._scratch)) / "config"
+        shutil.copytree(self._folder, copy)
+        link = self._scratch / "next"
+        link.unlink(missing_ok=True)
+        link.symlink_to(copy)
+        link.rename(self._in_force)
 
     def _on_hang_up(self) -> None:
         # By their admin sockets: a signal would kill a worker that is still starting.
@@ -140,7 +165,7 @@ class Workers:
         self, worker: int, path: str, accept: str = "", method: str = "GET", seconds: float = ASK_S
     ) -> tuple[int, str] | None:
         """A worker's answer; None when it does not give one."""
-        connector = aiohttp.UnixConnector(str(self._sockets / str(worker)))
+        connector = aiohttp.UnixConnector(str(self._scratch / str(worker)))
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:  # noqa: SIM117
@@ -164,14 +189,18 @@ class Workers:
         }
         return merge(pages).encode(), OPENMETRICS if "openmetrics" in accept else PLAIN
 
-    def is_ready(self) -> tuple[bool, str]:
+    async def is_ready(self) -> tuple[bool, str]:
         if self._stopping.is_set():
             return False, "draining"
-        alive = sum(process.returncode is None for process in self._processes.values())
-        return alive > 0, f"{alive} of {self._count} workers run"
+        ready = await self._count_of("/readyz")
+        return ready > 0, f"{ready} of {self._count} workers are ready"
 
-    def is_started(self) -> bool:
-        return all((self._sockets / str(worker)).exists() for worker in range(self._count))
+    async def is_started(self) -> bool:
+        return await self._count_of("/startupz") == self._count
+
+    async def _count_of(self, path: str) -> int:
+        answers = await asyncio.gather(*(self._ask(worker, path) for worker in range(self._count)))
+        return sum(answer is not None and answer[0] == HTTPStatus.OK for answer in answers)
 
     async def status(self) -> dict[str, Any]:
         answers = await asyncio.gather(*(self._ask(worker, "/status") for worker in range(self._count)))
@@ -184,7 +213,8 @@ class Workers:
         }
 
     async def reload(self) -> str:
-        version = load(self._folder, os.environ).version  # a bad file reaches no worker
+        config = load(self._folder, os.environ)  # a bad file reaches no worker
+        self._put_in_force(config)
         answers = await asyncio.gather(
             *(
                 self._ask(worker, "/admin/v1/reload", method="POST", seconds=RELOAD_S)
@@ -195,4 +225,4 @@ class Workers:
         if failed:
             message = f"workers {failed} did not take the new configuration; see their log"
             raise ConfigError([Problem(file=str(self._folder), line=0, column=0, message=message)])
-        return version
+        return config.version

@@ -44,6 +44,9 @@ async def serve(folder: Path, environ: Mapping[str, str], *, workers: int, worke
         return await run_gateway(config, folder, environ, callers, admin, admin_is_loopback=True)
     if workers > 1:
         # Bound here too, so that a taken port is said once, before anything starts.
+        bind(
+            config.gateway.listen, "listen"
+        ).close()  # alone first: shared, it would join another gateway's port
         sockets = bind(config.gateway.listen, "listen", shared=True), bind(config.gateway.admin, "admin")
         logs = configure(format=config.gateway.log_format, level=config.gateway.log_level)
         async with StoreOf(config.gateway.store) as store, contextlib.AsyncExitStack() as after:

@@ -50,7 +50,7 @@ def admit(state: State, terms: Terms, ask: Ask, now_us: int, lease_us: int) -> V
         return Admitted(room=room(state, view, ask.tenant), shadow=policy)
     if (
         ask.wait_us > 0
-        and len(state.calls) < terms.waiting_max
+        and has_room_to_wait(state, terms, ask, own_line=own_line)
         and expected_wait_us(state, view, ask, policy, wait, own_line=own_line) <= ask.wait_us
     ):
         join(state, ask, policy, now_us, own_line=own_line)
@@ -74,7 +74,7 @@ def blocks(state: State, view: View, ask: Ask | Waiter) -> tuple[Policy, int] | 
     if rate.is_closed(view.limits):
         return Policy.CLOSED, (view.until_us or now + view.terms.retry_max_us) - now
     if view.terms.quota is not None and state.quota_used + cost > view.terms.quota:
-        return Policy.QUOTA, view.quota_end_us - now
+        return Policy.QUOTA, view.quota_end_us - now if view.quota_end_us else view.terms.retry_max_us
     if (wait := rate.rate_wait_us(state.own, view.limits, cost, now)) > 0:
         return Policy.RATE, wait
     if not rate.has_slot(state.own, view.limits, now):
@@ -92,14 +92,24 @@ def never_fits(view: View, ask: Ask) -> Policy | None:
     return Policy.QUOTA if view.terms.quota and ask.cost > view.terms.quota else None
 
 
-def start(state: State, view: View, id_: str, tenant: str, cost: int, lease_us: int) -> bool:
-    """Spend from every limit and take the slots; whether a lease is held."""
+def start(
+    state: State, view: View, id_: str, tenant: str, cost: int, lease_us: int, *, waited: bool = False
+) -> bool:
+    """
+    Spend from every limit and take the slots; whether a lease is held.
+
+    A call that waited holds one also where slots are not limited: that is how a lost wake is noticed.
+    """
     now, limits = view.now_us, view.of_tenant(tenant)
     rate.charge(state.own, view.limits, cost, now)
     state.started += cost
     if view.terms.quota is not None:
         state.quota_used += cost
-    leased = view.limits.concurrency is not None or (limits is not None and limits.concurrency is not None)
+    leased = (
+        waited
+        or view.limits.concurrency is not None
+        or (limits is not None and limits.concurrency is not None)
+    )
     if limits:
         bucket = state.tenants[tenant]
         rate.charge(bucket, limits, cost, now)
@@ -108,6 +118,13 @@ def start(state: State, view: View, id_: str, tenant: str, cost: int, lease_us: 
     if leased:
         state.own.leases[id_] = now + lease_us
     return leased
+
+
+def has_room_to_wait(state: State, terms: Terms, ask: Ask, *, own_line: bool) -> bool:
+    """One tenant's line may take a quarter of the room, so that others find some."""
+    behind = len(state.lines.get(ask.tenant, ())) if own_line and state.parked else 0
+    is_own_room = not own_line or behind < max(1, terms.waiting_max // 4)
+    return len(state.calls) < terms.waiting_max and is_own_room
 
 
 def expected_wait_us(
@@ -148,7 +165,7 @@ def ticket_us(state: State, view: View, ask: Ask, policy: Policy, wait_us: int) 
     """Rule 5. A closed limit names its opening; the others spread callers."""
     now, retry_max = view.now_us, view.terms.retry_max_us
     if policy in (Policy.CLOSED, Policy.QUOTA):
-        return min(wait_us, retry_max)
+        return rate.opening_ticket_us(state.own, wait_us, now, retry_max)
     own = view.of_tenant(ask.tenant)
     bucket, limits = state.own, view.limits
     if policy.is_tenants_own and own:

@@ -17,7 +17,7 @@ rules in `store/lua/limits.lua`; `tests/model` replays random histories through 
 from dataclasses import dataclass, field
 from math import floor
 
-from breaker.core.model import Limits
+from breaker.core.model import LEASE_US, Limits
 
 SERVICE_UNKNOWN_US = 100_000  # until calls were measured, a slot is taken to last this long
 
@@ -32,6 +32,7 @@ class Bucket:
         interval_us: The interval that `tat_us` was measured in; 0 before the first call.
         promise_us: The moment that the last retry ticket of the rate named.
         slots_promise_us: The same for slots.
+        opening_promise_us: The same for what is closed, or whose quota is used up.
         leases: Lease id -> expiry.
 
     """
@@ -40,6 +41,7 @@ class Bucket:
     interval_us: int = 0
     promise_us: int = 0
     slots_promise_us: int = 0
+    opening_promise_us: int = 0
     leases: dict[str, int] = field(default_factory=dict)
 
 
@@ -59,8 +61,12 @@ def is_closed(limits: Limits) -> bool:
 
 
 def in_use(bucket: Bucket, now_us: int) -> int:
-    """Slots held now; a lease that expires at this very moment is free."""
-    return sum(expiry > now_us for expiry in bucket.leases.values())
+    """
+    Slots held now; a lease that expires at this very moment is free.
+
+    One that ends later than any can was written before the clock went back, and does not count.
+    """
+    return sum(now_us < expiry <= now_us + LEASE_US for expiry in bucket.leases.values())
 
 
 def bring_up_to_date(bucket: Bucket, limits: Limits, now_us: int) -> None:
@@ -110,12 +116,19 @@ def slot_step_us(service_us: int, limits: Limits) -> int:
 def rate_ticket_us(bucket: Bucket, step_us: int, wait_us: int, now_us: int, retry_max_us: int) -> int:
     """Rule 6 for the rate: microseconds until this caller should come back."""
     at = max(bucket.promise_us, now_us + wait_us)
-    bucket.promise_us = min(at + step_us, now_us + retry_max_us)
+    bucket.promise_us = min(at + step_us, now_us + max(wait_us, retry_max_us))
     return min(at - now_us, retry_max_us)
 
 
 def slots_ticket_us(bucket: Bucket, step_us: int, wait_us: int, now_us: int, retry_max_us: int) -> int:
     """Rule 6 for slots."""
     at = max(bucket.slots_promise_us, now_us + max(wait_us, step_us))
-    bucket.slots_promise_us = min(at + step_us, now_us + retry_max_us)
+    bucket.slots_promise_us = min(at + step_us, now_us + max(wait_us, step_us, retry_max_us))
+    return min(at - now_us, retry_max_us)
+
+
+def opening_ticket_us(bucket: Bucket, wait_us: int, now_us: int, retry_max_us: int) -> int:
+    """Rule 6 for what opens again: not everybody at once."""
+    at = max(bucket.opening_promise_us, now_us + wait_us)
+    bucket.opening_promise_us = min(at + SERVICE_UNKNOWN_US, now_us + max(wait_us, retry_max_us))
     return min(at - now_us, retry_max_us)

@@ -75,15 +75,21 @@ def withdraw(state: State, terms: Terms, ask: Ask, now_us: int, *, timed_out: bo
 
 
 def refund(state: State, view: View, ask: Ask) -> None:
-    """It never started: the slot and the rate it took go back."""
-    limits = view.of_tenant(ask.tenant)
-    del state.own.leases[ask.id]
-    state.own.tat_us -= ask.cost * rate.interval_us(view.limits)
+    """
+    It never started: slot and quota go back, and of the rate what time has not given back since.
+
+    More would let another call start at once on time that a third has used already.
+    """
+    since_us = view.now_us - (state.own.leases.pop(ask.id) - LEASE_US)
+    state.own.tat_us -= max(0, ask.cost * rate.interval_us(view.limits) - since_us)
     state.started = max(0, state.started - ask.cost)
+    if view.terms.quota is not None:
+        state.quota_used = max(0, state.quota_used - ask.cost)
+    limits = view.of_tenant(ask.tenant)
     if limits:
         bucket = state.tenants[ask.tenant]
         bucket.leases.pop(ask.id, None)
-        bucket.tat_us -= ask.cost * rate.interval_us(limits)
+        bucket.tat_us -= max(0, ask.cost * rate.interval_us(limits) - since_us)
 
 
 def renew(state: State, held: list[tuple[str, str]], now_us: int, lease_us: int) -> int:

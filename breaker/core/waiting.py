@@ -16,6 +16,7 @@ from breaker.core.verdict import Policy
 
 TENANT_RETRY_US = 1_000_000  # a parked tenant without a slot is tried again after this, or at a settle
 SLOT_RETRY_US = 500_000
+PARK_MAX_US = 60_000_000  # nobody waits longer; a parked tenant that is due later met a clock that went back
 GRANTS_MAX = 64
 
 
@@ -41,14 +42,14 @@ def grant(state: State, terms: Terms, now_us: int, lease_us: int) -> tuple[list[
         if waiter.give_up_us <= now_us or not is_alive:
             leave(state, id_, waiter, now_us)
         elif (blocked := blocks(state, view, waiter)) is None:
-            start(state, view, id_, waiter.tenant, waiter.cost, lease_us)
+            start(state, view, id_, waiter.tenant, waiter.cost, lease_us, waited=True)
             leave(state, id_, waiter, now_us)
             granted.append(id_)
         elif blocked[0].is_tenants_own:
             del state.waiting[id_]
             state.lines.setdefault(waiter.tenant, {})[id_] = waiter.arrival_us
-            pause = TENANT_RETRY_US if blocked[0] is Policy.TENANT_SLOTS else blocked[1]
-            state.parked[waiter.tenant] = now_us + max(1, pause)
+            pause = TENANT_RETRY_US if blocked[0] is Policy.TENANT_SLOTS else max(1, blocked[1])
+            state.parked[waiter.tenant] = now_us + min(pause, PARK_MAX_US)
         else:
             next_us = SLOT_RETRY_US if blocked[0] is Policy.SLOTS else blocked[1]
             break
@@ -63,6 +64,9 @@ def grant(state: State, terms: Terms, now_us: int, lease_us: int) -> tuple[list[
 def unpark(state: State, now_us: int) -> None:
     """Parked tenants whose time has come send their first waiter, with its old place in the line."""
     due = sorted((at, tenant) for tenant, at in state.parked.items() if at <= now_us)[:16]
+    due += sorted((at, tenant) for tenant, at in state.parked.items() if now_us + PARK_MAX_US < at < PLAYING)[
+        :16
+    ]
     for _, tenant in due:
         line = state.lines.get(tenant)
         if line:

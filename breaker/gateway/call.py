@@ -32,7 +32,6 @@ class Kind(StrEnum):
     TENANT_LIMIT = "tenant-limit"
     OVER_CAPACITY = "over-capacity"
     DEGRADED = "degraded"
-    DRAINING = "draining"
     DEADLINE = "deadline"
     OUTCOME_UNKNOWN = "outcome-unknown"
     DOWNSTREAM_UNREACHABLE = "downstream-unreachable"
@@ -120,8 +119,13 @@ class Reply(Protocol):
     def start(self, status: int, reason: str, lines: bytes, length: int | None) -> None:
         """The head of an answer whose body follows in pieces."""
 
-    async def piece(self, data: bytes) -> None:
-        """One piece; waits while the caller reads slower than we write."""
+    async def piece(self, data: bytes, deadline: float) -> None:
+        """
+        One piece; waits while the caller reads slower than we write.
+
+        Raises:
+            TimeoutError: It still does at the deadline, loop seconds.
+        """
 
     def end(self) -> None:
         """The body is complete."""
@@ -152,6 +156,7 @@ class Call:
         deadline: Loop seconds at which the caller stops waiting; inf when it did not say.
         started: Loop seconds at which it arrived.
         task: Cancelled when the caller hangs up while `ends_on_hang_up`.
+        is_ended: It was counted; no second time.
         sent_body: What was read to look at it, and goes downstream.
 
     """
@@ -180,3 +185,4 @@ class Call:
     asked: float = 0.0
     admitted: float = 0.0
     verdict: Admitted | None = None
+    is_ended: bool = False

@@ -46,7 +46,13 @@ class Path:
         self._store, self._emit, self._now = store, emit, now
 
     async def take(self, call: Call) -> None:
-        """Take a call to its end; never raises, except that it was cancelled because its caller hung up."""
+        """
+        Take a call to its end.
+
+        Raises:
+            CancelledError: Its caller hung up. The call was counted all the same.
+            Exception: A mistake of ours; likewise.
+        """
         try:
             refusal = await self._check(call)
             verdict = refusal or await self._admit(call)
@@ -58,6 +64,10 @@ class Path:
         except asyncio.CancelledError:
             self._ended(call, Outcome.ABANDONED, "hang_up")
             raise
+        except Exception:
+            self._ended(call, Outcome.UNKNOWN if call.verdict else Outcome.FAILED, "bug")
+            raise
+        await call.reply.drain()
 
     # 1. The contract.
 
@@ -124,6 +134,8 @@ class Path:
 
     async def _decide(self, call: Call) -> Admitted | Refused | TooCostly | Refusal:
         work, lane = call.work, call.work.lane
+        if call.deadline <= call.asked:
+            return Refusal(kind=Kind.DEADLINE, detail="the deadline came before the call could be decided")
         if not work.is_limited:
             return Admitted()
         # A turn that comes when the caller has no time left for the work itself is worse than a refusal.
@@ -168,7 +180,7 @@ class Path:
             failure = CallerError(Kind.BAD_REQUEST, f"the call cannot be passed on: {exc}")
         except (DownstreamError, CallerError) as exc:
             failure = exc
-            if isinstance(exc, TimedOut) and exc.sent:
+            if response or (isinstance(exc, TimedOut) and exc.sent):
                 linger = work.linger  # the downstream still works on it
         except asyncio.CancelledError:
             linger = work.linger
@@ -181,7 +193,6 @@ class Path:
             self._failed(call, failure, response)
         else:
             self._forwarded(call, verdict, response)
-            await call.reply.drain()
 
     async def _send(self, call: Call) -> Response:
         work = call.work
@@ -220,12 +231,12 @@ class Path:
                 (int(value) for name, value in response.headers if name.lower() == b"content-length"), None
             )
             reply.start(response.status, response.reason, self._lines(call, response), length)
-            async with asyncio.timeout_at(call.admitted + call.work.timeout_s):
-                async for piece in stream:
-                    await reply.piece(piece)
+            async for piece in stream:
+                await reply.piece(piece, call.admitted + call.work.timeout_s)
             reply.end()
         except TimeoutError as exc:
-            raise TimedOut("the caller did not take the answer in time", phase="body") from exc
+            # The caller's doing, not the downstream's, which must not be blamed for it.
+            raise CallerError(Kind.REQUEST_TIMEOUT, "the caller did not take the answer in time") from exc
         finally:
             stream.close()
 
@@ -251,8 +262,7 @@ class Path:
         if response is not None:
             # The head is out already, so the only honest end is a visible break.
             call.reply.abort()
-            gone = call.reply.is_gone and not isinstance(failure, DownstreamError)
-            outcome = Outcome.ABANDONED if gone else Outcome.FAILED
+            outcome = Outcome.ABANDONED if isinstance(failure, CallerError) else Outcome.FAILED
             self._ended(call, outcome, "cut", result_of_failure(failure))
             return
         if isinstance(failure, CallerError) and call.reply.is_gone:
@@ -268,6 +278,9 @@ class Path:
         self._ended(call, Outcome.REFUSED, (is_capacity and refusal.policy) or refusal.kind)
 
     def _ended(self, call: Call, outcome: Outcome, reason: str, result: Result | None = None) -> None:
+        if call.is_ended:
+            return
+        call.is_ended = True
         now, verdict = self._now(), call.verdict
         if outcome is Outcome.ABANDONED and result is None and verdict:
             result = Result.ABANDONED

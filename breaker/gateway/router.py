@@ -62,7 +62,7 @@ class Router:
         if root is None:
             return ()
         # Dots are rare, and looking at each segment for them is not free.
-        if ("/." in path or "%" in path) and any(is_dots(segment) for segment in segments):
+        if ("/." in path or "%" in path or "\\" in path) and any(is_dots(segment) for segment in segments):
             return ()
         found = descend(root, segments, FIRST, [])
         if found is None:
@@ -79,7 +79,7 @@ class Router:
 
 def is_dots(segment: str) -> bool:
     """`.` or `..`, plain or hidden by encoding, also around an encoded slash."""
-    if "%" not in segment:
+    if "%" not in segment and "\\" not in segment:
         return segment in (".", "..")
     decoded = unquote(segment).replace("\\", "/")
     return any(part in (".", "..") for part in decoded.split("/")) or "\x00" in decoded

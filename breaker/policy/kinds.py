@@ -99,6 +99,9 @@ def at_most(longest: str) -> AfterValidator:
 Name = Annotated[
     str, *text("name", w.check_name), WithJsonSchema({"type": "string", "pattern": w.NAME_PATTERN})
 ]
+Tenant = Annotated[
+    str, *text("tenant", w.check_tenant), WithJsonSchema({"type": "string", "pattern": w.TENANT_PATTERN})
+]
 Zone = Annotated[str, *text("time zone", w.check_timezone)]
 Address = Annotated[str, *text("host:port", w.check_address)]
 Header = Annotated[str, *text("header name", w.check_header)]

@@ -85,7 +85,7 @@ class CapacitySection(LimitsSection):
     cost: Annotated[CostSection, _SHORT_COST] = Field(default=CostSection())
     quota: QuotaSection | None = Field(default=None)
     per_tenant: LimitsSection | None = Field(default=None)
-    tenants: dict[k.Text, OtherLimitsSection] = Field(default={})
+    tenants: dict[k.Tenant, OtherLimitsSection] = Field(default={})
     schedule: ScheduleSection | None = Field(default=None)
     mode: Literal["enforce", "shadow"] = k.setting(
         "`shadow` evaluates and counts the limits and lets everything through.", "enforce", example="shadow"

@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from breaker.core.model import Match
 
+# As `gateway/tenants.py` names them: any other name is hashed there, and an exception for it would never hold.
+TENANT_PATTERN = r"^([A-Za-z0-9.-][A-Za-z0-9._-]{0,63}|_anonymous|_other)$"
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -46,6 +48,14 @@ def check_name(text: str) -> str:
     if not re.fullmatch(NAME_PATTERN, text):
         raise ValueError(
             f"{text!r} is not a name: lower-case letters, digits and '-', starting with a letter"
+        )
+    return text
+
+
+def check_tenant(text: str) -> str:
+    if not re.fullmatch(TENANT_PATTERN, text):
+        raise ValueError(
+            f"{text!r} is no name of a tenant: up to 64 letters, digits, '.', '_' and '-', not starting with '_'"
         )
     return text
 

@@ -14,9 +14,7 @@ from breaker.core.verdict import Policy
 UNKNOWN = "_unknown"  # the operation of calls that match none
 OTHER = "other"  # the reason of what is not in the closed set
 
-_EDGE = frozenset(
-    {"unauthenticated", "forbidden", "bad-request", "request-timeout", "payload-too-large", "draining"}
-)
+_EDGE = frozenset({"unauthenticated", "forbidden", "bad-request", "request-timeout", "payload-too-large"})
 _BODY = frozenset({"bad-request", "request-timeout", "payload-too-large"})
 
 PAIRS: Mapping[Outcome, frozenset[str]] = {
@@ -25,8 +23,8 @@ PAIRS: Mapping[Outcome, frozenset[str]] = {
     # A full waiting line cannot let anybody through: `alert` has no line.
     Outcome.OVER_CAPACITY: frozenset(Policy) - {Policy.WAITING},
     Outcome.REFUSED: frozenset(Policy) | _EDGE | {"contract", "too-costly", "deadline", "degraded"},
-    Outcome.FAILED: _BODY | {"deadline", "downstream-timeout", "downstream-unreachable", "cut"},
-    Outcome.UNKNOWN: frozenset({"deadline", "downstream-timeout", "outcome-unknown"}),
+    Outcome.FAILED: _BODY | {"deadline", "downstream-timeout", "downstream-unreachable", "cut", "bug"},
+    Outcome.UNKNOWN: frozenset({"deadline", "downstream-timeout", "outcome-unknown", "bug"}),
     Outcome.ABANDONED: frozenset({"hang_up", "cut"}),
 }
 

@@ -75,6 +75,7 @@ class CapacityStore:
         self._tasks: list[asyncio.Task[None]] = []
         self._renew_now = asyncio.Event()
         self._publish_now = asyncio.Event()
+        self._is_half_published = False
 
     async def start(self, operations: Mapping[str, Operation], version: str) -> None:
         """
@@ -92,9 +93,14 @@ class CapacityStore:
             loop.create_task(self._keep_published()),
         ]
 
-    async def publish(self, operations: Mapping[str, Operation], version: str) -> None:
+    async def publish(
+        self, operations: Mapping[str, Operation], version: str, *, renews: bool = False
+    ) -> None:
         """
         Tell the scripts what the files say; replaces what they said before, keeps live overrides.
+
+        Args:
+            renews: Only bring calendars up to date, unless another version is published by now.
 
         Raises:
             StoreError: Not all of it was taken; what was published before will be again.
@@ -107,14 +113,18 @@ class CapacityStore:
             await asyncio.gather(
                 *(
                     self._coalescer.run(
-                        self.lane(name), "publish", *publish_arguments(terms_of(operation, now_us), version)
+                        self.lane(name),
+                        "publish",
+                        *publish_arguments(terms_of(operation, now_us), version, renews=renews),
                     )
                     for name, operation in operations.items()
                 )
             )
         except StoreError:
+            self._is_half_published = True
             self._publish_now.set()
             raise
+        self._is_half_published = False
         self._operations, self._version = operations, version
 
     def lane(self, operation: str) -> Lane:
@@ -201,6 +211,7 @@ class CapacityStore:
         if isinstance(event, StoreFailed) and event.kind == StoreResetError.kind:
             # Flushed, or another instance: it was said aloud; what the files say is published again.
             self._publish_now.set()
+            self._renew_soon()  # calls that run must count before others start
         self._emit(event)
 
     def _renew_soon(self) -> None:
@@ -246,5 +257,5 @@ class CapacityStore:
                     await self._publish_now.wait()
             self._publish_now.clear()
             with suppress(StoreError):
-                await self.publish(self._operations, self._version)
+                await self.publish(self._operations, self._version, renews=not self._is_half_published)
             await asyncio.sleep(1.0)  # a store that forgets again and again is not hammered

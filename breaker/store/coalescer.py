@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from breaker.core.errors import StoreError, StoreRefusedError
+from breaker.core.errors import StoreClockError, StoreError, StoreRefusedError
 from breaker.core.events import ClockJumped, Listener, RoundTripEnded, StoreFailed, StoreRecovered
 from breaker.core.model import CLOCK_SKEW_US
 from breaker.core.state import Ask
@@ -123,9 +123,13 @@ class Coalescer:
         return answer
 
     def run(self, lane: Lane, verb: str, *arguments: str | bytes | int) -> asyncio.Future[list[Any]]:
-        """A rare verb (renew, look, publish) with the next round trip; its whole reply."""
+        """A rare verb (renew, look, publish) with one of the next round trips; its whole reply."""
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        lane.others.append(OtherPart(lane, self._scripts[verb], arguments, answer))
+        part = OtherPart(lane, self._scripts[verb], arguments, answer)
+        if verb == "renew":
+            lane.others.appendleft(part)  # a lease must not run out behind people who look
+        else:
+            lane.others.append(part)
         self._kick(lane)
         return answer
 
@@ -229,8 +233,10 @@ class Coalescer:
             raise
         received_us = monotonic_us()
         self._note_clock(replies, sent_us, received_us)
-        for part, reply in zip(parts, replies, strict=True):
-            self._deliver(part, reply)
+        delivered = [self._deliver(part, reply) for part, reply in zip(parts, replies, strict=True)]
+        if not all(delivered):
+            # It answers, and refuses (read-only, no replicas): that is not up, and asking at once is no use.
+            return False
         if self._failing_since_us is not None:
             self._emit(StoreRecovered((received_us - self._failing_since_us) / 1e6))
             self._failing_since_us = None
@@ -246,6 +252,10 @@ class Coalescer:
             StoreError: The store is not there.
 
         """
+        if self._opening and self._opening.done():
+            # It ended behind our back: what it opened is open or broken by now, and its error is old.
+            _ = self._opening.cancelled() or self._opening.exception()
+            self._opening = None
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._line.open())
         try:
@@ -265,19 +275,17 @@ class Coalescer:
         else:
             self._clock.heard(store_us, sent_us, received_us)
 
-    def _deliver(self, part: Part, reply: Any) -> None:
-        before = len(part.lane.asks)
-        try:
-            if isinstance(reply, StoreError):
-                raise reply
-            if not isinstance(reply, list):
-                raise StoreRefusedError(f"unexpected reply {reply!r}")
-            part.on_reply(reply)
-        except StoreError as exc:
-            self._emit(StoreFailed(exc.kind, str(exc)))
-            part.on_failure(exc)
+    def _deliver(self, part: Part, reply: Any) -> bool:
+        """Hand a reply on; whether the store did what the part asked for."""
+        error = error_in(part, reply)
+        if error:
+            self._failed(error)
+            before = len(part.lane.asks)
+            part.on_failure(error)
             self._pending += len(part.lane.asks) - before
         self._plan(part)
+        # After a clock error the same calls ask again at once, with the estimate corrected.
+        return error is None or isinstance(error, StoreClockError)
 
     def _plan(self, part: Part) -> None:
         """
@@ -316,9 +324,22 @@ class Coalescer:
             self.on_clock_jump()
 
     def _failed(self, exc: StoreError) -> None:
-        if self._failing_since_us is None:
+        if self._failing_since_us is None and not isinstance(exc, StoreClockError):
             self._failing_since_us = monotonic_us()
         self._emit(StoreFailed(exc.kind, str(exc)))
+
+
+def error_in(part: Part, reply: Any) -> StoreError | None:
+    """Let a part take its reply; what went wrong, if anything did."""
+    if isinstance(reply, StoreError):
+        return reply
+    try:
+        part.on_reply(reply)
+    except StoreError as exc:
+        return exc
+    except Exception as exc:  # noqa: BLE001 - the parts behind it must get their replies whatever this one was
+        return StoreRefusedError(f"unexpected reply {reply!r}: {exc!r}")
+    return None
 
 
 def take(queue: deque[T]) -> list[T]:

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from breaker.core.errors import StartError, StoreError, StoreRefusedError, StoreTimeoutError
@@ -144,6 +144,8 @@ class Line:
                         again, await self._exchange(connection, [commands[at] for at in again]), strict=True
                     ):
                         replies[at] = reply
+            if any(isinstance(reply, ReadOnlyError) for reply in replies):
+                await self.close()  # a primary no more: its name may lead to the new one by now
             return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
         except BaseException as exc:
             # Also when cancelled: replies that nobody reads would answer the next batch.

@@ -23,8 +23,8 @@ POLICIES = (
 )  # fmt: skip
 KEY_COUNT = b"10"
 GONE_MAX = 10_000
-HEAD_SIZE = 6  # numbers before the first call's
-ITEM_SIZE = 6  # numbers per call in the reply of admit.lua
+HEAD_SIZE = 5  # numbers before the first call's
+ITEM_SIZE = 7  # numbers per call in the reply of admit.lua
 
 
 @dataclass(slots=True)
@@ -134,14 +134,13 @@ class AskPart:
     def on_reply(self, reply: list[Any]) -> None:
         check(reply)
         lane = self.lane
-        lane.limits_text, lane.waiting, lane.service_us = reply[2].decode(), reply[3], reply[5]
-        leased = reply[4] == 1
+        lane.limits_text, lane.waiting, lane.service_us = reply[2].decode(), reply[3], reply[4]
         at = HEAD_SIZE
         for item in self.items:
-            verdict, policy, retry_us, room_policy, remaining, reset_us = reply[at : at + ITEM_SIZE]
+            verdict, policy, retry_us, room_policy, remaining, reset_us, leased = reply[at : at + ITEM_SIZE]
             at += ITEM_SIZE
             room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
-            self._tell(item, verdict, POLICIES[policy], retry_us, room, leased=leased)
+            self._tell(item, verdict, POLICIES[policy], retry_us, room, leased=leased == 1)
 
     def _tell(
         self, item: AskItem, verdict: int, policy: Policy | None, retry_us: int, room: Room, *, leased: bool
@@ -149,7 +148,7 @@ class AskPart:
         answer: Verdict | None = None
         match verdict:
             case 1:
-                answer = Admitted(room=room, leased=leased)
+                answer = Admitted(room=room, leased=leased == 1)
             case 2:
                 answer = Admitted(room=room, leased=leased, over=policy)
             case 3:
@@ -279,7 +278,7 @@ class GrantPart:
     def on_reply(self, reply: list[Any]) -> None:
         check(reply)
         self.lane.waiting, self.next_us = reply[2], reply[3]
-        wake(self.lane, (id_.decode() for id_ in reply[5:]), leased=reply[4] == 1)
+        wake(self.lane, (id_.decode() for id_ in reply[4:]))
 
     def on_failure(self, error: StoreError) -> None:
         # Nobody waits longer than its own timer; the next look is not lost either.
@@ -315,9 +314,9 @@ class OtherPart:
 Part = AskPart | SettlePart | WithdrawPart | GrantPart | OtherPart
 
 
-def wake(lane: Lane, ids: Any, *, leased: bool) -> None:
+def wake(lane: Lane, ids: Any) -> None:
     """Tell the calls whose turn has come. One that has gone meanwhile withdraws by itself."""
     for id_ in ids:
         waiter = lane.waiters.get(id_)
         if waiter and not waiter.done():
-            waiter.set_result(Admitted(leased=leased, delayed=True))
+            waiter.set_result(Admitted(leased=True, delayed=True))

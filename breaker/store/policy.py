@@ -57,8 +57,14 @@ def limits_of(text: str) -> Limits:
     return Limits(rate=rate, concurrency=None if concurrency == "-" else int(concurrency))
 
 
-def publish_arguments(terms: Terms, version: str) -> list[str]:
-    """ARGV of `publish.lua`; the first field is a digest of all, so that nothing changes twice."""
+def publish_arguments(terms: Terms, version: str, *, renews: bool = False) -> list[str]:
+    """
+    ARGV of `publish.lua`; the first field is a digest of all, so that nothing changes twice.
+
+    Args:
+        renews: Only bring the calendars of this version up to date; another version's limits stay.
+
+    """
     fields = {
         "file": text_of(terms.limits),
         "mode": str(terms.mode),
@@ -81,4 +87,4 @@ def publish_arguments(terms: Terms, version: str) -> list[str]:
         times += [str(first), str(last)]
     pairs = [part for pair in fields.items() for part in pair]
     digest = sha256("\n".join(pairs + times).encode()).hexdigest()[:16]
-    return [str(len(fields) + 1), "digest", digest, *pairs, *times]
+    return [version if renews else "", str(len(fields) + 1), "digest", digest, *pairs, *times]

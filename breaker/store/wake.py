@@ -41,9 +41,9 @@ class WakeListener:
                 await channel.subscribe(self._channel)
                 async for message in channel.listen():
                     if message["type"] == "message":
-                        operation, leased, *ids = message["data"].decode().split(" ")
+                        operation, *ids = message["data"].decode().split(" ")
                         lane = self._lanes.get(operation)
                         if lane:
-                            wake(lane, ids, leased=leased == "1")
+                            wake(lane, ids)
         finally:
             await client.aclose()

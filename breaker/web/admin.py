@@ -26,10 +26,10 @@ class Process(Protocol):
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type."""
 
-    def is_ready(self) -> tuple[bool, str]:
+    async def is_ready(self) -> tuple[bool, str]:
         """Whether callers should be sent here, and why not."""
 
-    def is_started(self) -> bool: ...
+    async def is_started(self) -> bool: ...
 
     async def status(self) -> dict[str, Any]:
         """Everything that a person asks first, without secrets."""
@@ -51,12 +51,12 @@ def admin_app(process: Process, *, is_loopback: bool) -> web.Application:
 
     async def readyz(request: web.Request) -> web.Response:
         del request
-        is_ready, why = process.is_ready()
+        is_ready, why = await process.is_ready()
         return web.Response(text=f"{why}\n", status=200 if is_ready else 503)
 
     async def startupz(request: web.Request) -> web.Response:
         del request
-        is_started = process.is_started()
+        is_started = await process.is_started()
         return web.Response(
             text="started\n" if is_started else "starting\n", status=200 if is_started else 503
         )

@@ -1,8 +1,7 @@
 """
 Connections of callers: aiohttp's protocol, with our deadlines and our answers to what is no request.
 
-What aiohttp does not do: end a head that drips, tell a call that its caller hung up, refuse an
-upgrade, and answer a broken request with a problem and a closed connection.
+What aiohttp does not do: end a head that drips, tell a call that its caller hung up, and answer a broken request with a problem and a closed connection.
 """
 
 import asyncio

@@ -45,7 +45,33 @@ class Page:
     body: bytes
 
 
+CATALOGUE = "/v1/operations"
+REMEMBER_S = 1.0
+
+
+class Remembered:
+    """A page that is made at most once a second, however many ask for it at once."""
+
+    def __init__(self, make: Callable[[], Awaitable[Page]]) -> None:
+        self._make = make
+        self._made: tuple[float, Page] | None = None
+        self._making = asyncio.Lock()
+
+    async def page(self) -> Page:
+        async with self._making:
+            if self._made is None or time.monotonic() - self._made[0] >= REMEMBER_S:
+                self._made = time.monotonic(), await self._make()
+            return self._made[1]
+
+
 Pages = dict[str, Callable[[], Awaitable[Page]]]
+
+
+NO_KEY = Refusal(
+    kind=Kind.UNAUTHENTICATED,
+    detail="send a known key in the header Breaker-Key",
+    headers=b"WWW-Authenticate: Breaker-Key\r\n",
+)
 
 
 class Handler:
@@ -77,7 +103,10 @@ class Handler:
         path, mark, query = message.path.partition("?")
         page = self._pages.get(path)
         if page:
-            await self._show(reply, message, page)
+            if path == CATALOGUE and self.callers.of_key(message.headers.get("Breaker-Key")) is None:
+                self._answer(reply, NO_KEY, path)  # it tells what others call, and how much
+            else:
+                await self._show(reply, message, page)
             return reply
         found = self._call_of(request, reply, path, mark + query, started)
         if isinstance(found, Refusal):
@@ -104,10 +133,7 @@ class Handler:
             )
         identity = self.callers.of_key(headers.get("Breaker-Key"))
         if identity is None:
-            detail = "send a known key in the header Breaker-Key"
-            return Refusal(
-                kind=Kind.UNAUTHENTICATED, detail=detail, headers=b"WWW-Authenticate: Breaker-Key\r\n"
-            )
+            return NO_KEY
         route = site.router.find(message.method, path)
         if not isinstance(route, Route):
             return no_route(message.method, path, route)

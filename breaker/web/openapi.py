@@ -87,7 +87,6 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
         Kind.TENANT_LIMIT: enforced and knows_tenants and operation.overflow is Overflow.THROTTLE,
         Kind.OVER_CAPACITY: True,  # at least when there is no room for another connection
         Kind.DEGRADED: not capacity.is_unlimited,
-        Kind.DRAINING: True,
         Kind.DEADLINE: True,
         Kind.OUTCOME_UNKNOWN: operation.match.method not in SAFE_METHODS,
         Kind.DOWNSTREAM_UNREACHABLE: True,

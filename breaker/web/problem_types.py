@@ -95,11 +95,6 @@ PROBLEMS: Mapping[Kind, ProblemType] = {
         meaning="The gateway cannot reach the store that holds the shared capacity. Nothing was executed.",
         advice="Come back after Retry-After; on-call knows.",
     ),
-    Kind.DRAINING: ProblemType(
-        status=503, title="Gateway is shutting down",
-        meaning="This replica of the gateway ends and takes no new calls. Nothing was executed.",
-        advice="Repeat the call on a new connection: it reaches another replica.",
-    ),
     Kind.DEADLINE: ProblemType(
         status=504, title="Your deadline passed",
         meaning="The Request-Timeout of the call ran out first. With the outcome refused nothing was executed;"

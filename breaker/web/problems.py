@@ -63,6 +63,8 @@ def problem(
     if refusal.retry_after_us is not None:
         spread = random.random() * JITTER  # noqa: S311 - spreading callers is no secret
         retry_ms = int(refusal.retry_after_us * (1 + spread)) // 1_000 + 1
+        if call:
+            retry_ms = min(retry_ms, call.work.operation.retry_after_max_ms)
         members["retry_after_ms"] = retry_ms
         lines += b"Retry-After: %d\r\n" % -(-retry_ms // 1_000)
     return kind.status, lines, orjson.dumps(members | dict(refusal.extra))

@@ -80,12 +80,13 @@ class CallerReply:
             framing = b"Transfer-Encoding: chunked\r\n\r\n"
         self._write(self._head(status, reason, lines) + framing)
 
-    async def piece(self, data: bytes) -> None:
+    async def piece(self, data: bytes, deadline: float) -> None:
         self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        if not self.is_gone:
+        if not self.is_gone and self._connection.is_stalled:
             # A caller that leaves while it is waited for is seen by `is_gone`; the rest is dropped.
             with suppress(ConnectionError):
-                await self._writer.drain()
+                async with asyncio.timeout_at(deadline):
+                    await self._writer.drain()
 
     def end(self) -> None:
         if self._chunked:

@@ -84,7 +84,7 @@ def test_other_paths_belong_to_no_operation(router: Router, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "segment", [".", "..", "%2e%2e", "%2E.", "..%2f..", "a%2F..%2Fb", "%2e", "..%5c..", "%00"]
+    "segment", [".", "..", "%2e%2e", "%2E.", "..%2f..", "a%2F..%2Fb", "%2e", "..%5c..", "%00", "1\\..\\z"]
 )
 def test_dots_belong_to_no_operation(router: Router, segment: str) -> None:
     """What a downstream makes of `..` we cannot know, so it never gets one, plain or hidden."""

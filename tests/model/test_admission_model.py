@@ -131,6 +131,10 @@ class Histories(RuleBasedStateMachine):
     def time_passes(self, us: int) -> None:
         self.twin.now_us += us
 
+    @rule(us=st.sampled_from([1, SECOND, LEASE_US + 1, 3_600 * SECOND]))
+    def the_clock_goes_back(self, us: int) -> None:
+        self.twin.go_back(us)
+
     @rule(data=st.data(), off=st.sampled_from([-1, 0, 1]))
     def time_jumps_to_where_something_changes(self, data: Any, off: int) -> None:
         moments = self.twin.deadlines()

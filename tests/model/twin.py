@@ -52,7 +52,7 @@ class Twin:
         reply = self.run(
             "admit", self.now_us, "", "", ask.replica, LEASE_US, ask.id, ask.tenant, ask.cost, ask.wait_us
         )
-        assert verdict_of(reply, 6) == expected, (verdict_of(reply, 6), expected)
+        assert verdict_of(reply, 5) == expected, (verdict_of(reply, 5), expected)
         if self.terms.overflow is Overflow.THROTTLE and self.terms.mode is Mode.ENFORCE:
             assert reply[3] == len(self.state.calls)
         self.compare()
@@ -69,12 +69,12 @@ class Twin:
                 "grant", self.now_us, "", "", replica, LEASE_US, int(keeps_alive), OPERATION,
                 f"{self.keys.cluster}:wake:",
             )  # fmt: skip
-            heard = [id_.decode() for id_ in reply[5:]]
+            heard = [id_.decode() for id_ in reply[4:]]
             owners = {id_.partition(".")[0] for id_ in granted} - {replica}
             for _ in owners:
                 message = channel.get_message(timeout=5)
                 assert message
-                heard += message["data"].decode().split(" ")[2:]
+                heard += message["data"].decode().split(" ")[1:]
         assert sorted(heard) == sorted(granted)
         assert reply[2] == len(self.state.calls)
         assert reply[3] == next_us
@@ -107,6 +107,15 @@ class Twin:
         self.compare()
         return lost
 
+    def go_back(self, us: int) -> None:
+        """The clock goes back. What has run out may or may not be there any more, so that it goes first."""
+        for tenant, bucket in [("", self.state.own), *self.state.tenants.items()]:
+            bucket.leases = {id_: expiry for id_, expiry in bucket.leases.items() if expiry > self.now_us}
+            self.redis.zremrangebyscore(
+                self.keys.named(f"slots:{tenant}" if tenant else "slots"), "-inf", self.now_us
+            )
+        self.now_us -= us
+
     def compare(self) -> None:
         """Everything that can still matter is the same in both."""
         state, now = self.state, self.now_us
@@ -114,6 +123,7 @@ class Twin:
         assert max(now, int(rate.get("tat", 0))) == max(now, state.own.tat_us)
         assert max(now, int(rate.get("promise", 0))) == max(now, state.own.promise_us)
         assert max(now, int(rate.get("slots_promise", 0))) == max(now, state.own.slots_promise_us)
+        assert max(now, int(rate.get("opening_promise", 0))) == max(now, state.own.opening_promise_us)
         assert int(rate.get("service", 0)) == state.service_us
         assert int(rate.get("started", 0)) == state.started
         assert int(rate.get("wanted", 0)) == state.wanted
@@ -153,10 +163,10 @@ class Twin:
 
 def verdict_of(reply: list[Any], at: int) -> Verdict | None:
     """One call's answer in a reply of admit.lua."""
-    verdict, policy, retry_us, room_policy, remaining, reset_us = reply[at : at + 6]
+    verdict, policy, retry_us, room_policy, remaining, reset_us, holds = reply[at : at + 7]
     room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
     why: Any = POLICIES[policy]
-    leased = reply[4] == 1
+    leased = holds == 1
     answers: dict[int, Verdict | None] = {
         1: Admitted(room=room, leased=leased),
         2: Admitted(room=room, leased=leased, over=why),

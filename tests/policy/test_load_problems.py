@@ -39,7 +39,7 @@ OPERATION = [
     ("    capacity: {per_tenant: 5/s}", "7:28: `per_tenant` is '5/s'; it must be a mapping"),
     ("    capacity: {per_tenat: {rate: 5/s}}", "7:16: unknown key `per_tenat` (did you mean 'per_tenant'?)"),
     ("    capacity: {mode: shaddow}", "7:22: `mode`: unknown value 'shaddow' (did you mean 'shadow'?)"),
-    ("    capacity: {tenants: {'': {rate: 1/s}}}", "7:26: `` is empty"),
+    ("    capacity: {tenants: {'': {rate: 1/s}}}", "7:26: ``: '' is no name of a tenant"),
     ("    overflow: trottle", "7:15: `overflow`: unknown value 'trottle' (did you mean 'throttle'?)"),
     ("    overflow: alert\n    max_wait: 1s", "8:15: `max_wait` has no effect with `overflow: alert`"),
     ("    max_wait: 61s", "7:15: `max_wait`: 61s is too long: at most 60s"),

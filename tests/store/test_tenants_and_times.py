@@ -138,7 +138,7 @@ def test_a_persons_override_outlives_a_change_of_the_files(world: World, redis: 
     )
     redis.hset(world.twin.keys.named("policy"), "digest", "of another file")
     fields = redis.hget(world.twin.keys.named("policy"), "override")
-    world.twin.run("publish", 2, "digest", "of a new file", "file", "- - - - 1", 0)
+    world.twin.run("publish", "", 2, "digest", "of a new file", "file", "- - - - 1", 0)
     assert redis.hget(world.twin.keys.named("policy"), "override") == fields == b"- - - - 2"
 
 

@@ -5,7 +5,8 @@
 -- ARGV   now ("" asks TIME), estimate of our clock ("" skips the check), not_after, replica, lease_us,
 --        then per call: id, tenant ("" none), cost, wait_us (0 may not wait)
 --
--- Returns {0, now, limits text, calls waiting, is leased, mean service us}, then per call {verdict, policy, retry_us, room policy, remaining, reset_us}
+-- Returns {0, now, limits text, calls waiting, mean service us}, then per call
+--   {verdict, policy, retry_us, room policy, remaining, reset_us, is leased}
 --   verdict 1 admitted, 2 over capacity, 3 in shadow, 4 waiting, 5 refused, 6 too costly, 7 withdrawn
 --   or {1 late | 2 clock | 3 unknown operation, now}: nothing was written
 -- include limits
@@ -15,7 +16,6 @@ if off then return {off, now} end
 local op = load_operation(now)
 if not op then return {3, now} end
 
-local leased = op.limits.concurrency ~= nil
 local may_wait = not op.alert and not op.shadow
 local line = may_wait and redis.call('ZCARD', KEYS[4]) or 0
 local waiters = may_wait and redis.call('HLEN', KEYS[5]) or 0
@@ -47,7 +47,7 @@ local function join(id, tenant, cost, wait_us, policy, own_line)
   waiters, joined = waiters + 1, true
 end
 
-local function tell(out, at, verdict, policy, retry, own)
+local function tell(out, at, verdict, policy, retry, own, leased)
   -- The room of whatever is tightest: the tenant's rate, else the operation's, else the slots.
   local bucket, room = op, RATE
   if own and own.limits.interval > 0 then bucket, room = own, TENANT_RATE end
@@ -61,11 +61,11 @@ local function tell(out, at, verdict, policy, retry, own)
   else
     room = 0
   end
-  out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] =
-    verdict, policy, retry, room, remaining, reset
+  out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5], out[at + 6] =
+    verdict, policy, retry, room, remaining, reset, leased and 1 or 0
 end
 
-local out = {0, now, op.text, 0, 0, op.service}
+local out = {0, now, op.text, 0, op.service}
 for i = 6, #ARGV, 4 do
   local id, tenant, cost, wait_us = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local own = tenant ~= '' and tenant_of(op, tenant, now) or nil
@@ -73,7 +73,7 @@ for i = 6, #ARGV, 4 do
   local impossible = never_fits(op, own, cost)
   local at = #out + 1
   op.wanted = op.wanted + cost
-  if own and own.limits.concurrency then leased = true end
+  local leased = op.limits.concurrency ~= nil or (own ~= nil and own.limits.concurrency ~= nil)
   -- 1. A tombstone: its replica has given this call up.
   if tombs and redis.call('ZSCORE', KEYS[7], id) then
     tell(out, at, 7, 0, 0, own)
@@ -82,8 +82,8 @@ for i = 6, #ARGV, 4 do
     tell(out, at, 6, impossible, 0, own)
   else
     -- 3. Nobody overtakes: behind its own tenant's line, and behind those who wait for the same limits.
-    local own_line = own and (policy == TENANT_RATE or policy == TENANT_SLOTS
-      or (parked and redis.call('ZSCORE', KEYS[6], tenant) ~= false))
+    local own_line = policy == TENANT_RATE or policy == TENANT_SLOTS
+      or (tenant ~= '' and parked and redis.call('ZSCORE', KEYS[6], tenant) ~= false)
     if not policy and (line > 0 or own_line) then policy, wait = TURN, 0 end
     if not policy or (op.alert and not op.shadow) then
       charge(op, own, cost, now)
@@ -91,12 +91,14 @@ for i = 6, #ARGV, 4 do
         lease(leases, KEYS[3], id, now + lease_us)
         if own then lease(leases, own.slots_key, id, now + lease_us) end
       end
-      tell(out, at, policy and 2 or 1, policy or 0, 0, own)
+      tell(out, at, policy and 2 or 1, policy or 0, 0, own, leased)
     elseif op.shadow then
       tell(out, at, 3, policy, 0, own)
     else
       local behind = own_line and parked and redis.call('ZCARD', KEYS[6] .. ':' .. tenant) or 0
-      if wait_us > 0 and waiters < op.waiting_max
+      -- One tenant's line may take a quarter of the room, so that others find some.
+      local is_room = waiters < op.waiting_max and (not own_line or behind < max(1, floor(op.waiting_max / 4)))
+      if wait_us > 0 and is_room
         and expected_wait(own, policy, wait, cost, behind) <= wait_us then
         join(id, tenant, cost, wait_us, policy, own_line)
         tell(out, at, 4, policy, 0, own)
@@ -108,10 +110,10 @@ for i = 6, #ARGV, 4 do
   end
 end
 save(op, now)
-save_leases(leases, lease_us)
+save_leases(leases, lease_us, now)
 if joined then
   redis.call('ZADD', KEYS[8], int(now), replica)
   for _, key in ipairs({KEYS[4], KEYS[5], KEYS[6], KEYS[8]}) do redis.call('PEXPIRE', key, 180000) end
 end
-out[4], out[5] = waiters, leased and 1 or 0
+out[4] = waiters
 return out

@@ -5,20 +5,27 @@
 -- ARGV   now, estimate, not_after, replica, lease_us, has_waiters ("1" keeps the replica's waiters alive),
 --        operation, wake channel prefix
 --
--- Returns {0, now, calls waiting, us until the next grant makes sense (-1: nobody waits), is leased, own id...};
--- other replicas hear of theirs on their wake channel: "operation is_leased id..."
+-- A granted call holds a lease also where slots are not limited: that is how a lost wake is noticed.
+-- Returns {0, now, calls waiting, us until the next grant makes sense (-1: nobody waits), own id...};
+-- other replicas hear of theirs on their wake channel: "operation id..."
 -- include limits
 local now, replica, lease_us = clock(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 local off = off_time(now, ARGV[2], ARGV[3])
 if off then return {off, now} end
 local op = load_operation(now)
 if not op then return {3, now} end
-purge(now)
+purge(KEYS[3], now)
 if ARGV[6] == '1' then redis.call('ZADD', KEYS[8], int(now), replica) end
 
 -- 1. Parked tenants whose time has come send their first waiter, with its old place in the line.
+-- So do those whose time lies further ahead than any can: the clock went back.
 local function unpark()
-  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', int(now), 'LIMIT', 0, 16)) do
+  local due = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', int(now), 'LIMIT', 0, 16)
+  for _, tenant in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '(' .. int(now + PARK_MAX), '(' .. int(PLAYING),
+    'LIMIT', 0, 16)) do
+    due[#due + 1] = tenant
+  end
+  for _, tenant in ipairs(due) do
     local line = KEYS[6] .. ':' .. tenant
     local first = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
     if first[1] then
@@ -40,7 +47,7 @@ local function is_alive(id)
   return alive[owner]
 end
 
-local leases, granted, leased, next_us = {}, {}, op.limits.concurrency ~= nil, nil
+local leases, granted, next_us = {}, {}, nil
 for step = 1, 64 do
   unpark()
   local id = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
@@ -60,18 +67,16 @@ for step = 1, 64 do
       redis.call('ZREM', KEYS[4], id)
       redis.call('ZADD', line, int(waiter.arrival), id)
       redis.call('PEXPIRE', line, 180000)
-      redis.call('ZADD', KEYS[6], int(now + max(1, policy == TENANT_SLOTS and 1000000 or wait)), waiter.tenant)
+      local pause = policy == TENANT_SLOTS and 1000000 or min(max(1, wait), PARK_MAX)
+      redis.call('ZADD', KEYS[6], int(now + pause), waiter.tenant)
     elseif policy then
       -- 4. The first in line has no room, so nobody has. A slot comes with a settle.
       next_us = policy == SLOTS and 500000 or wait
       break
     else
       charge(op, own, waiter.cost, now)
-      if own and own.limits.concurrency then leased = true end
-      if leased then
-        lease(leases, KEYS[3], id, now + lease_us)
-        if own then lease(leases, own.slots_key, id, now + lease_us) end
-      end
+      lease(leases, KEYS[3], id, now + lease_us)
+      if own then lease(leases, own.slots_key, id, now + lease_us) end
       leave(id, waiter, now)
       granted[#granted + 1] = id
     end
@@ -80,19 +85,21 @@ for step = 1, 64 do
 end
 local due = redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')[2]
 if due and tonumber(due) < PLAYING then next_us = min(next_us or PLAYING, max(0, tonumber(due) - now)) end
-if #granted > 0 or op.changed then
+local changed = #granted > 0 or op.changed
+for _, own in pairs(op.tenants) do changed = changed or (own and own.changed) end
+if changed then
   save(op, now)
-  save_leases(leases, lease_us)
+  save_leases(leases, lease_us, now)
 end
 local waiting = redis.call('HLEN', KEYS[5])
-local out = {0, now, waiting, waiting > 0 and floor(next_us or 0) or -1, leased and 1 or 0}
+local out = {0, now, waiting, waiting > 0 and floor(next_us or 0) or -1}
 local others = {}
 for _, id in ipairs(granted) do
   local owner = string.match(id, '^[^.]+')
   if owner == replica then
     out[#out + 1] = id
   else
-    others[owner] = (others[owner] or (ARGV[7] .. ' ' .. (leased and '1' or '0'))) .. ' ' .. id
+    others[owner] = (others[owner] or ARGV[7]) .. ' ' .. id
   end
 end
 for owner, message in pairs(others) do redis.call('PUBLISH', ARGV[8] .. owner, message) end

@@ -3,7 +3,8 @@
 --
 -- KEYS of every verb (all carry the operation's hash tag):
 --   1 policy   hash  limits as text, see store/policy.py
---   2 rate     hash  tat, interval, promise, slots_promise, service, started, wanted, quota_start, quota_used
+--   2 rate     hash  tat, interval, promise, slots_promise, opening_promise, service, started, wanted,
+--                    quota_start, quota_used
 --   3 slots    zset  lease id -> expiry, us; in flight = the members that have not expired
 --   4 waiting  zset  waiter id -> arrival, us; those that only wait for the operation's own limits
 --   5 calls    hash  waiter id -> "tenant cost give_up policy arrival"
@@ -15,6 +16,8 @@
 -- Keys of a tenant are KEYS[2], KEYS[3], KEYS[6] with ":<tenant>" behind.
 local RATE, SLOTS, QUOTA, TENANT_RATE, TENANT_SLOTS, CLOSED, TURN = 1, 2, 3, 4, 5, 6, 7
 local PLAYING = 9e15
+local LEASE = 10000000
+local PARK_MAX = 60000000
 local SERVICE_UNKNOWN = 100000
 local floor, max, min = math.floor, math.max, math.min
 
@@ -45,9 +48,10 @@ end
 -- One rate clock and one set of slots, of the operation or of a tenant, as they stand now.
 local function bucket_of(limits, suffix, now)
   local bucket = {limits = limits, rate_key = KEYS[2] .. suffix, slots_key = KEYS[3] .. suffix, used = 0}
-  local f = redis.call('HMGET', bucket.rate_key, 'tat', 'interval', 'promise', 'slots_promise')
+  local f = redis.call('HMGET', bucket.rate_key, 'tat', 'interval', 'promise', 'slots_promise', 'opening_promise')
   local tat, interval = tonumber(f[1]) or 0, tonumber(f[2]) or 0
   bucket.promise, bucket.slots_promise = tonumber(f[3]) or 0, tonumber(f[4]) or 0
+  bucket.opening_promise = tonumber(f[5]) or 0
   bucket.tat, bucket.interval = tat, interval
   if limits.interval > 0 then
     -- Debt was measured in the interval of its time: rescale it when the limit has changed.
@@ -60,7 +64,8 @@ local function bucket_of(limits, suffix, now)
     if tat <= now and bucket.promise > 0 then bucket.promise, bucket.changed = 0, true end
   end
   if limits.concurrency then
-    bucket.used = redis.call('ZCOUNT', bucket.slots_key, '(' .. int(now), '+inf')
+    -- A lease that ends later than any can was written before the clock went back: it does not count.
+    bucket.used = redis.call('ZCOUNT', bucket.slots_key, '(' .. int(now), int(now + LEASE))
     if bucket.used == 0 and bucket.slots_promise > 0 then bucket.slots_promise, bucket.changed = 0, true end
   end
   return bucket
@@ -127,7 +132,9 @@ local function blocks(op, own, cost, now)
     if policy then return policy, wait end
   end
   if op.limits.closed then return CLOSED, (op.until_us or now + op.retry_max) - now end
-  if op.quota and op.quota_used + cost > op.quota then return QUOTA, op.quota_end - now end
+  if op.quota and op.quota_used + cost > op.quota then 
+    return QUOTA, op.quota_end > 0 and op.quota_end - now or op.retry_max
+  end
   return bucket_blocks(op, cost, now, RATE, SLOTS)
 end
 
@@ -162,17 +169,18 @@ local function ticket(op, own, policy, cost, wait, now)
     clock_name, step = 'slots_promise', bucket.limits.concurrency and slot_step(op, bucket) or SERVICE_UNKNOWN
     wait = max(wait, step)
   elseif policy == CLOSED or policy == QUOTA then
-    return min(wait, op.retry_max)
+    clock_name, step = 'opening_promise', SERVICE_UNKNOWN
   end
   local at = max(bucket[clock_name], now + wait)
-  bucket[clock_name] = min(at + step, now + op.retry_max)
+  bucket[clock_name] = min(at + step, now + max(wait, op.retry_max))
   bucket.changed = true
   return min(at - now, op.retry_max)
 end
 
 local function save_bucket(bucket, now, more)
   local fields = {'tat', int(bucket.tat), 'interval', int(bucket.interval),
-    'promise', int(bucket.promise), 'slots_promise', int(bucket.slots_promise)}
+    'promise', int(bucket.promise), 'slots_promise', int(bucket.slots_promise),
+    'opening_promise', int(bucket.opening_promise)}
   for _, value in ipairs(more or {}) do fields[#fields + 1] = value end
   redis.call('HSET', bucket.rate_key, unpack(fields))
   if not more then
@@ -193,6 +201,12 @@ local function save(op, now)
   end
 end
 
+-- Leases that ran out are not counted; this only frees their memory, a bounded number a call.
+local function purge(key, now)
+  local gone = redis.call('ZRANGEBYSCORE', key, '-inf', int(now), 'LIMIT', 0, 64)
+  if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
+end
+
 -- Leases to write, gathered over a batch: ZADD once per set.
 local function lease(leases, key, id, expiry)
   local list = leases[key] or {}
@@ -200,17 +214,12 @@ local function lease(leases, key, id, expiry)
   leases[key] = list
 end
 
-local function save_leases(leases, lease_us)
+local function save_leases(leases, lease_us, now)
   for key, list in pairs(leases) do
+    purge(key, now)
     redis.call('ZADD', key, unpack(list))
     redis.call('PEXPIRE', key, int(floor(lease_us / 1000) + 60000))
   end
-end
-
--- Leases that ran out are not counted; this only frees their memory, a bounded number a call.
-local function purge(now)
-  local gone = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', int(now), 'LIMIT', 0, 64)
-  if #gone > 0 then redis.call('ZREM', KEYS[3], unpack(gone)) end
 end
 
 -- "tenant cost give_up policy arrival" of a waiting call, or nothing.

@@ -13,6 +13,6 @@ if not op then return {3, now} end
 local p = redis.call('HMGET', KEYS[1], 'file', 'version', 'override', 'override_until')
 local source = 'file'
 if p[3] and tonumber(p[4]) > now then source = 'override' elseif op.text ~= p[1] then source = 'schedule' end
-return {0, now, op.text, p[1], p[2] or '', redis.call('ZCOUNT', KEYS[3], '(' .. int(now), '+inf'),
+return {0, now, op.text, p[1], p[2] or '', redis.call('ZCOUNT', KEYS[3], '(' .. int(now), int(now + LEASE)),
   redis.call('HLEN', KEYS[5]), int(op.started), int(op.wanted), int(op.service),
   op.quota or -1, op.quota_used or 0, source}

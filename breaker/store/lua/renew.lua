@@ -15,6 +15,5 @@ for i = 3, #ARGV, 2 do
   lease(leases, KEYS[3], id, now + lease_us)
   if tenant ~= '' then lease(leases, KEYS[3] .. ':' .. tenant, id, now + lease_us) end
 end
-save_leases(leases, lease_us)
-purge(now)
+save_leases(leases, lease_us, now)
 return {0, now, lost}

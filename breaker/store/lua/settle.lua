@@ -22,7 +22,7 @@ for i = 2, #ARGV, 4 do
   else
     -- Abandoned, and still being worked on downstream: the slot stays for as long as that takes.
     local stay = linger == 'mean' and (service > 0 and service or SERVICE_UNKNOWN) or tonumber(linger)
-    local expiry = int(now + min(stay, 10000000))
+    local expiry = int(now + min(stay, LEASE))
     for _, key in ipairs(tenant ~= '' and {KEYS[3], own_slots} or {KEYS[3]}) do
       if (tonumber(redis.call('ZSCORE', key, id) or 0)) > now then redis.call('ZADD', key, expiry, id) end
     end
@@ -31,7 +31,8 @@ for i = 2, #ARGV, 4 do
 end
 if #released > 0 then redis.call('ZREM', KEYS[3], unpack(released)) end
 if learned ~= service then redis.call('HSET', KEYS[2], 'service', int(learned)) end
-purge(now)
+purge(KEYS[3], now)
+for tenant in pairs(settled) do purge(KEYS[3] .. ':' .. tenant, now) end
 if redis.call('EXISTS', KEYS[6]) == 1 then
   -- A tenant that waited for one of its own slots may try again.
   for tenant in pairs(settled) do

@@ -15,19 +15,22 @@ for i = 2, #ARGV, 4 do
   local id, tenant, cost, why = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
   local own = tenant ~= '' and tenant_of(op, tenant, now) or nil
   local waiter, what, policy, retry = waiter_of(id), 0, 0, 0
-  local is_granted = not waiter and (tonumber(redis.call('ZSCORE', KEYS[3], id) or 0)) > now
+  local expiry = not waiter and tonumber(redis.call('ZSCORE', KEYS[3], id) or 0) or 0
+  local is_granted = expiry > now
   if waiter then leave(id, waiter, now) end
   if is_granted then
     what = 1
     if why == 'gone' then
-      -- It never started: the slot and the rate it took go back.
+      -- It never started: slot and quota go back, and of the rate what time has not given back since.
+      local since = now - (expiry - LEASE)
       redis.call('ZREM', KEYS[3], id)
-      op.tat = op.tat - cost * op.limits.interval
-      op.started = max(0, op.started - cost)
+      op.tat = op.tat - max(0, cost * op.limits.interval - since)
       if own then
         redis.call('ZREM', own.slots_key, id)
-        own.tat, own.changed = own.tat - cost * own.limits.interval, true
+        own.tat, own.changed = own.tat - max(0, cost * own.limits.interval - since), true
       end
+      op.started = max(0, op.started - cost)
+      if op.quota then op.quota_used = max(0, op.quota_used - cost) end
     end
   elseif why == 'timeout' then
     -- Still in line, or dropped from it by a grant that came just before: a ticket in any case.
@@ -38,7 +41,7 @@ for i = 2, #ARGV, 4 do
     what, policy = 2, waiter.policy
   else
     -- The lost admission may still be on its way to us.
-    redis.call('ZADD', KEYS[7], int(now + 10000000), id)
+    redis.call('ZADD', KEYS[7], int(now + LEASE), id)
     redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', int(now))
     redis.call('PEXPIRE', KEYS[7], 20000)
   end
