@@ -20,6 +20,7 @@ from breaker.core.errors import StoreError
 from breaker.signals.capacity import Demand
 from breaker.signals.metrics import Metrics
 from breaker.store.capacity import Look
+from breaker.store.ending import end
 
 LOOK_S = 5.0
 LOOKS_MAX = 64
@@ -83,8 +84,7 @@ class Watch:
         if self._timer:
             self._timer.cancel()
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
 
     async def look_at_all(self) -> None:
         """One look at each operation, and at the store's memory; what cannot be had is left out."""

@@ -19,6 +19,7 @@ from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.clock import StoreClock
 from breaker.store.coalescer import Coalescer
 from breaker.store.connection import Line
+from breaker.store.ending import end
 from breaker.store.parts import Lane, SettleItem
 from breaker.store.policy import limits_of, publish_arguments, terms_of
 from breaker.store.scripts import load_scripts
@@ -199,12 +200,7 @@ class CapacityStore:
 
     async def close(self) -> None:
         """Give back what is left to give back, and hang up."""
-        running = set(self._tasks)
-        while running:
-            # More than once: redis-py swallows a cancellation that comes while it connects.
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=0.05)
+        await end(self._tasks)
         await self._coalescer.close()
 
     def _on_event(self, event: Event) -> None:
