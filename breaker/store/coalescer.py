@@ -37,6 +37,7 @@ from breaker.store.scripts import Script
 PENDING_MAX = 10_000  # calls that may stand before the store; more is refused at once
 LANES_MAX = 64  # operations in one round trip
 SHARE_MAX = 128  # of one operation and kind in one round trip
+SETTLE_S = 0.002  # a slot that nobody waits for may travel with the next call for so long
 RETRY_S = 0.25  # what must not be lost tries again after this
 GRANT_S_MAX = 0.5  # waiters are kept alive by a grant at least this often
 
@@ -68,6 +69,7 @@ class Coalescer:
         self._task: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[tuple[int, int, int]] | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._soon: asyncio.TimerHandle | None = None
         self._pending = 0
         self._failing_since_us: int | None = None
         self.on_clock_jump: Callable[[], None] | None = None
@@ -106,9 +108,18 @@ class Coalescer:
         return answer
 
     def settle(self, lane: Lane, item: SettleItem) -> None:
-        """Give a slot back with the next round trip; kept until the store has it."""
+        """
+        Give a slot back with the next round trip; kept until the store has it.
+
+        It travels with the next call that asks, and goes by itself only when none has come for 2 ms:
+        a round trip of its own would stand in the way of that call. When somebody waits for it, at once.
+        """
         lane.settles.append(item)
-        self._kick(lane)
+        self._active[lane.operation] = lane
+        if lane.waiting or lane.waiters:
+            self._start()
+        elif self._task is None and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_now)
 
     def withdraw(self, lane: Lane, ask: Ask) -> None:
         """The call has gone: whatever it was given goes back."""
@@ -144,8 +155,9 @@ class Coalescer:
         self._start()
         while self._task:
             await self._task
-        if self._retry:
-            self._retry.cancel()
+        for timer in (self._retry, self._soon):
+            if timer:
+                timer.cancel()
         if self._opening:
             self._opening.cancel()
         for lane in self.lanes.values():
@@ -155,6 +167,10 @@ class Coalescer:
 
     def _kick(self, lane: Lane) -> None:
         self._active[lane.operation] = lane
+        self._start()
+
+    def _settle_now(self) -> None:
+        self._soon = None
         self._start()
 
     def _start(self) -> None:

@@ -59,7 +59,7 @@ local function bucket_of(limits, suffix, now)
       tat = now + floor((tat - now) * (limits.interval / interval))
     end
     tat = min(tat, now + 2 * limits.tau)
-    bucket.changed = tat ~= bucket.tat
+    bucket.changed = tat ~= bucket.tat or (interval > 0 and interval ~= limits.interval)
     bucket.tat, bucket.interval = tat, limits.interval
     if tat <= now and bucket.promise > 0 then bucket.promise, bucket.changed = 0, true end
   end
