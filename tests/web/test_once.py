@@ -7,6 +7,7 @@ import pytest
 
 from breaker.core.errors import ConfigError, StartError
 from breaker.core.model import Gateway
+from breaker.gateway.downstream import Pool
 from breaker.web.listener import bind
 from breaker.wiring import NEEDS_RESTART, refuse_what_needs_a_restart
 from tests.gateway.gateway_process import Start, free_ports
@@ -81,3 +82,27 @@ def test_a_port_that_another_gateway_shares_is_taken() -> None:
     with pytest.raises(StartError, match=f"listen {address}"):
         bind(address, "listen")
     shared.close()
+
+
+async def test_a_mistake_of_ours_is_counted_and_gives_the_slot_back(
+    start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly when something is wrong with us, SREs must see that it is."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    hi = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+    async with raw_downstream(answering(hi)) as downstream:
+        one = {"match": "GET /x", "capacity": {"concurrency": 1}}
+        pipeline = {"team": "t", "downstream": {"url": downstream.url}, "operations": {"one": one}}
+        seen: list[object] = []
+        with pytest.raises(
+            AssertionError
+        ):  # no gateway of a test may log a mistake: that this one did is the point
+            async with start_gateway({"desk": pipeline}) as served:
+                monkeypatch.setattr(Pool, "send", broken)
+                seen.append((await ask(served.port, get("/desk/x"))).status)
+                await served.until_slots("desk.one", 0)
+                seen.append(await served.outcomes("desk.one"))
+        assert seen == [500, {"unknown:bug": 1}]
