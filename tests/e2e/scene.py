@@ -112,11 +112,11 @@ def write_config(
         f"cluster: e2e\nstore: {{url: '{store_url}', timeout: {timeout}}}\nlog: {{sample: 0}}\n"
         "drain: {timeout: 10s}\n"
     )
-    lines = ["pipeline: work", "team: e2e", f"downstream: {{url: '{url}', timeout: 30s}}", "operations:"]
+    lines = ["pipeline: desk", "team: e2e", f"downstream: {{url: '{url}', timeout: 30s}}", "operations:"]
     for name, what in operations.items():
         method = "GET" if name.startswith("get") else "POST"
         lines.append(f"  {name}: {{match: '{method} /{name}/{{ms}}', {what}}}")
-    (folder / "pipelines" / "work.yaml").write_text("\n".join(lines) + "\n")
+    (folder / "pipelines" / "desk.yaml").write_text("\n".join(lines) + "\n")
     return folder
 
 

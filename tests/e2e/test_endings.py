@@ -52,24 +52,24 @@ async def test_a_killed_gateway_gives_its_slots_back_within_one_lease_and_change
         operations = {"long": "capacity: {concurrency: 4}, max_wait: 0s"}
         config = write_config(tmp_path / "config", url=below.url, store_url=server.url, operations=operations)
         async with gateways(config, tmp_path, 2) as (doomed, other):
-            lost = [begin(doomed.address, "/work/long/released") for _ in range(2)]
-            kept = begin(other.address, "/work/long/released")
-            await in_use_is(other, "work.long", 3, 5)
+            lost = [begin(doomed.address, "/desk/long/released") for _ in range(2)]
+            kept = begin(other.address, "/desk/long/released")
+            await in_use_is(other, "desk.long", 3, 5)
             doomed.signal(signal.SIGKILL)
             killed = time.monotonic()
             assert {answer.status for answer in await asyncio.gather(*lost)} == {0}
-            one_more = await begin(other.address, "/work/long/1")
+            one_more = await begin(other.address, "/desk/long/1")
             assert one_more.status == 200, "there were four slots"
-            filler = begin(other.address, "/work/long/released")
-            await in_use_is(other, "work.long", 4, 5)
-            assert (await begin(other.address, "/work/long/1")).kind == "over-capacity"
-            await in_use_is(other, "work.long", 2, LEASE_S + 2)
+            filler = begin(other.address, "/desk/long/released")
+            await in_use_is(other, "desk.long", 4, 5)
+            assert (await begin(other.address, "/desk/long/1")).kind == "over-capacity"
+            await in_use_is(other, "desk.long", 2, LEASE_S + 2)
             assert time.monotonic() - killed < LEASE_S + 2
             assert not kept.done(), "the living one's call is renewed and goes on"
             assert not filler.done()
             below.released.set()
             assert [(await kept).status, (await filler).status] == [200, 200]
-            await in_use_is(other, "work.long", 0, 5)
+            await in_use_is(other, "desk.long", 0, 5)
 
 
 async def test_a_gateway_that_is_told_to_stop_fails_no_call(server: Server, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ async def test_a_gateway_that_is_told_to_stop_fails_no_call(server: Server, tmp_
         async with gateways(config, tmp_path, 2) as (leaving, staying):
             load = asyncio.create_task(
                 drive(
-                    [leaving.address, staying.address], "/work/open/30", seconds=4, per_second=150, callers=30
+                    [leaving.address, staying.address], "/desk/open/30", seconds=4, per_second=150, callers=30
                 )
             )
             await asyncio.sleep(1.5)
@@ -89,7 +89,7 @@ async def test_a_gateway_that_is_told_to_stop_fails_no_call(server: Server, tmp_
             before = len(below.seen["open"].starts)
             assert (await load).counts() == {"200": len(below.seen["open"].starts)}
             assert len(below.seen["open"].starts) > before + 50, "the other one served on"
-            assert (await staying.look("work.open"))["in_use"] == 0
+            assert (await staying.look("desk.open"))["in_use"] == 0
 
 
 async def test_a_reload_fails_no_call_and_a_bad_file_changes_nothing(server: Server, tmp_path: Path) -> None:
@@ -103,24 +103,24 @@ async def test_a_reload_fails_no_call_and_a_bad_file_changes_nothing(server: Ser
 
         async with gateways(write("1000/s"), tmp_path) as (gateway,):
             load = asyncio.create_task(
-                drive([gateway.address], "/work/paced/20", seconds=4, per_second=100, callers=20)
+                drive([gateway.address], "/desk/paced/20", seconds=4, per_second=100, callers=20)
             )
             await asyncio.sleep(0.5)
             write("900/s")
             gateway.signal(signal.SIGHUP)
             await gateway.until(lambda: "is in force" in gateway.log)
-            assert (await gateway.look("work.paced"))["limits"]["rate"]["limit"] == 900
-            answer = await begin(gateway.address, "/work/paced/1")
+            assert (await gateway.look("desk.paced"))["limits"]["rate"]["limit"] == 900
+            answer = await begin(gateway.address, "/desk/paced/1")
             assert '"rate";q=900;w=1' in answer.headers["ratelimit-policy"]
             assert await metric(gateway, "breaker_config_reload_ok") == 1
 
             write("nine hundred")
             gateway.signal(signal.SIGHUP)
             await gateway.until(lambda: "the old configuration stays in force" in gateway.log)
-            assert "work.yaml:5:" in gateway.log, "the person is told the file and the line"
+            assert "desk.yaml:5:" in gateway.log, "the person is told the file and the line"
             assert "nine hundred" in gateway.log
             assert await metric(gateway, "breaker_config_reload_ok") == 0
-            assert (await gateway.look("work.paced"))["limits"]["rate"]["limit"] == 900
+            assert (await gateway.look("desk.paced"))["limits"]["rate"]["limit"] == 900
             assert (await load).counts().keys() == {"200"}
 
 
@@ -136,7 +136,7 @@ async def test_a_store_that_is_killed_degrades_at_once_and_leaks_nothing(
         async with gateways(config, tmp_path, 2) as two:
             addresses = [gateway.address for gateway in two]
             task = asyncio.create_task(
-                drive(addresses, "/work/narrow/20", seconds=6, per_second=100, callers=20)
+                drive(addresses, "/desk/narrow/20", seconds=6, per_second=100, callers=20)
             )
             await asyncio.sleep(1.5)
             server.kill()
@@ -147,7 +147,7 @@ async def test_a_store_that_is_killed_degrades_at_once_and_leaks_nothing(
             back = time.monotonic()
             judge_outage(await task, lost, started, back)
             assert below.seen["narrow"].peak <= 3
-            await in_use_is(two[0], "work.narrow", 0, 2)  # before any lease could have expired
+            await in_use_is(two[0], "desk.narrow", 0, 2)  # before any lease could have expired
             assert sum([await metric(gateway, "breaker_store_up") for gateway in two]) == 2
 
 

@@ -40,7 +40,7 @@ async def test_limits_are_exact_over_four_gateways_at_ten_times_the_load(
         config = write_config(tmp_path / "config", url=below.url, store_url=server.url, operations=OPERATIONS)
         async with gateways(config, tmp_path, 4) as four:
             addresses = [gateway.address for gateway in four]
-            load = await drive(addresses, "/work/rated/5", seconds=SECONDS, per_second=10 * RATE, callers=60)
+            load = await drive(addresses, "/desk/rated/5", seconds=SECONDS, per_second=10 * RATE, callers=60)
             rated = below.seen["rated"]
             assert load.failed == {}
             assert load.counts()["503 over-capacity"] > 8 * load.counts()["200"]
@@ -49,14 +49,14 @@ async def test_limits_are_exact_over_four_gateways_at_ten_times_the_load(
             assert len(rated.starts) >= 0.95 * allowed
 
             # 4 slots of 50 ms are 80 calls a second; a caller here waits for its turn for a while.
-            load = await drive(addresses, "/work/narrow/50", seconds=4, per_second=400, callers=80)
+            load = await drive(addresses, "/desk/narrow/50", seconds=4, per_second=400, callers=80)
             narrow = below.seen["narrow"]
             assert load.failed == {}
             assert narrow.peak == SLOTS
             assert load.counts()["200"] == len(narrow.starts) > 0.5 * 4 * 80
 
             # Callers lose patience, mostly while they wait or while the work is being done.
-            for path, per_second in (("/work/get-rated/5", 10 * RATE), ("/work/get-narrow/50", 200)):
+            for path, per_second in (("/desk/get-rated/5", 10 * RATE), ("/desk/get-narrow/50", 200)):
                 load = await drive(
                     addresses, path, method="GET", seconds=4, per_second=per_second, callers=40,
                     patience_s=[0.0, 0.01, 0.03, 0.06, 1.0],
@@ -68,5 +68,5 @@ async def test_limits_are_exact_over_four_gateways_at_ten_times_the_load(
             assert narrow.peak <= SLOTS, "a slot stays with the work that goes on"
 
             # Within its linger; the test's own timeout is the bound.
-            while (await four[0].look("work.get-narrow"))["in_use"]:
+            while (await four[0].look("desk.get-narrow"))["in_use"]:
                 await asyncio.sleep(0.05)

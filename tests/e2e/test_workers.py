@@ -40,7 +40,7 @@ async def test_two_workers_share_a_port_and_one_that_dies_is_replaced(server: Se
         operations = {"open": "capacity: {rate: 5000/s, burst: 5000, concurrency: 500}"}
         config = write_config(tmp_path / "config", url=below.url, store_url=server.url, operations=operations)
         async with gateways(config, tmp_path, workers=2) as (gateway,):
-            load = await drive([gateway.address], "/work/open/5", seconds=1, per_second=100, callers=40)
+            load = await drive([gateway.address], "/desk/open/5", seconds=1, per_second=100, callers=40)
             assert load.counts().keys() == {"200"}
             by_worker = await served(gateway)
             assert by_worker.keys() == {"0", "1"}
@@ -58,13 +58,13 @@ async def test_two_workers_share_a_port_and_one_that_dies_is_replaced(server: Se
                 while not await is_mended():
                     await asyncio.sleep(0.1)
             assert (await pids(gateway))["0"] == before["0"], "the other one was left alone"
-            load = await drive([gateway.address], "/work/open/5", seconds=1, per_second=100, callers=40)
+            load = await drive([gateway.address], "/desk/open/5", seconds=1, per_second=100, callers=40)
             assert load.counts().keys() == {"200"}
             assert (await served(gateway))["1"] > 0, "the new one serves"
 
             # SIGTERM: calls under way end well, then everything does.
             under_way = asyncio.create_task(
-                drive([gateway.address], "/work/open/700", seconds=0.1, per_second=200, callers=20)
+                drive([gateway.address], "/desk/open/700", seconds=0.1, per_second=200, callers=20)
             )
             while below.seen["open"].in_flight < 20:
                 await asyncio.sleep(0.01)
