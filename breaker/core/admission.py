@@ -19,7 +19,7 @@ A call's way on is in `waiting.py` (its turn) and `settling.py` (giving back).
 from breaker.core import rate
 from breaker.core.model import Limits, Mode, Overflow
 from breaker.core.state import Ask, State, View, Waiter, look_at, tenant_bucket
-from breaker.core.terms import Terms
+from breaker.core.terms import Terms, held, held_until_us
 from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly, Verdict, Waiting
 
 
@@ -29,6 +29,8 @@ def admit(state: State, terms: Terms, ask: Ask, now_us: int, lease_us: int) -> V
     state.wanted += ask.cost
     if ask.id in state.tombs:
         return None
+    if word := held(terms, now_us):
+        return refuse_held(state, view, ask, Policy(word))
     throttles = terms.overflow is Overflow.THROTTLE and terms.mode is Mode.ENFORCE
     blocked = blocks(state, view, ask)
     impossible = never_fits(view, ask)
@@ -56,6 +58,18 @@ def admit(state: State, terms: Terms, ask: Ask, now_us: int, lease_us: int) -> V
         join(state, ask, policy, now_us, own_line=own_line)
         return Waiting(policy=policy, room=room(state, view, ask.tenant))
     retry = ticket_us(state, view, ask, policy, wait)
+    return Refused(policy=policy, retry_after_us=retry, room=room(state, view, ask.tenant))
+
+
+def refuse_held(state: State, view: View, ask: Ask, policy: Policy) -> Refused:
+    """A person holds the operation: also what is in shadow, or only alerts."""
+    now, retry_max = view.now_us, view.terms.retry_max_us
+    until = held_until_us(view.terms, now)
+    wait = until - now if until else retry_max
+    retry = rate.opening_ticket_us(state.own, wait, now, retry_max)
+    limits = view.of_tenant(ask.tenant)
+    if limits:
+        tenant_bucket(state, limits, ask.tenant, now)
     return Refused(policy=policy, retry_after_us=retry, room=room(state, view, ask.tenant))
 
 
@@ -145,7 +159,7 @@ def expected_wait_us(
             return (behind + 1) * rate.slot_step_us(state.service_us, own) if state.service_us else 0
         case Policy.WAITING:
             return line * ask.cost * rate.interval_us(view.limits)
-        case Policy.CLOSED | Policy.QUOTA:
+        case _:
             return wait_us
 
 

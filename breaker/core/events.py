@@ -16,6 +16,8 @@ class Outcome(StrEnum):
     """Whose answer a call got; the header `Breaker-Outcome`, and the metric's label."""
 
     FORWARDED = "forwarded"
+    QUEUED = "queued"
+    REPLAYED = "replayed"
     DELAYED = "delayed"
     OVER_CAPACITY = "over_capacity"
     REFUSED = "refused"
@@ -39,6 +41,7 @@ class Result(StrEnum):
 class Action(StrEnum):
     """What was done with a call that had no capacity."""
 
+    QUEUED = "queued"
     DELAYED = "delayed"
     REFUSED = "refused"
     LET_THROUGH = "let_through"
@@ -116,6 +119,108 @@ class LeasesLost:
 
 
 @dataclass(slots=True)
+class AcksLate:
+    """Attempts ended after their lease was lost; what they said was ignored."""
+
+    operation: str
+    count: int
+
+
+@dataclass(slots=True)
+class JobAccepted:
+    """A call became a job, and its caller was told so."""
+
+    operation: str
+    job: str
+    band: str
+    reason: str
+
+
+@dataclass(slots=True)
+class JobStarted:
+    """
+    An attempt of a job began.
+
+    Attributes:
+        wait_s: Since it was accepted, or was due; 0 and not counted for later attempts.
+
+    """
+
+    operation: str
+    band: str
+    attempt: int
+    wait_s: float
+
+
+@dataclass(slots=True)
+class JobAttempted:
+    """
+    An attempt of a job ended.
+
+    Attributes:
+        fate, reason: As in core/jobs.py.
+        duration_s: Of its request, whatever came of it, also when it was shared with others; 0 when none was sent.
+        is_ended: The job has come to its end.
+        dropped: Its result was not kept, because the store is short of memory.
+
+    """
+
+    operation: str
+    job: str
+    attempt: int
+    fate: str
+    reason: str
+    status: int
+    duration_s: float
+    result: Result | None
+    trace_id: str
+    is_ended: bool
+    dropped: bool
+
+
+@dataclass(slots=True)
+class JobsReclaimed:
+    """
+    What a question for work found.
+
+    Attributes:
+        lost: Attempts whose replica died; by the operation's `effects` their jobs wait again or are unknown.
+        expired: Jobs that did not start in time, and have ended.
+
+    """
+
+    operation: str
+    lost: int
+    expired: int
+
+
+@dataclass(slots=True)
+class BatchSent:
+    """Jobs went downstream together."""
+
+    operation: str
+    items: int
+
+
+@dataclass(slots=True)
+class JobsLost:
+    """The store knows of fewer accepted jobs than this replica was given: by this many more than before."""
+
+    operation: str
+    count: int
+
+
+@dataclass(slots=True)
+class CallbackEnded:
+    """A callback was delivered, will be tried again, or was given up (`ok`, `retry`, `failed`)."""
+
+    operation: str
+    job: str
+    result: str
+    detail: str
+
+
+@dataclass(slots=True)
 class TenantsExceeded:
     """A caller names more tenants at a time than it may; the rest share one."""
 
@@ -138,6 +243,14 @@ Event = (
     | StoreRecovered
     | ClockJumped
     | LeasesLost
+    | AcksLate
+    | JobAccepted
+    | JobStarted
+    | JobAttempted
+    | JobsReclaimed
+    | BatchSent
+    | JobsLost
+    | CallbackEnded
     | TenantsExceeded
     | ConfigLoaded
 )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from breaker.core.job_policy import Batch, Callback, Effects, Idempotency, Queue, Retry
+
 LEASE_US = 10_000_000  # every slot is held under a lease of 10 s ...
 RENEW_US = 3_300_000  # ... and renewed by its replica every 3.3 s
 WAITER_LAPSE_US = 2_000_000  # a replica that was silent for 2 s has no waiting calls any more
@@ -19,6 +21,7 @@ CLOCK_SKEW_US = 2_000_000  # a store clock further off than this is a jump, not 
 class Overflow(StrEnum):
     """What an operation does with a call that has no capacity."""
 
+    QUEUE = "queue"
     THROTTLE = "throttle"
     ALERT = "alert"
 
@@ -256,6 +259,11 @@ class Operation:
         body_max: Largest request body in bytes; None is no limit (streamed).
         body_timeout_ms: How long the caller may take to send the body.
         on_hang_up: None is: cancel safe methods, finish the others.
+        queue: With `overflow: queue`, else None.
+        effects, probe: What repeating does, and how to ask whether it happened (`{idempotency_key}` in the path).
+        idempotency: With `overflow: queue` only.
+        retry, batch, callback: Of its jobs.
+        retired: Takes nothing new, and may be removed from the files when it is empty.
 
     """
 
@@ -276,6 +284,14 @@ class Operation:
     body_max: int | None = 1_048_576
     body_timeout_ms: int = 10_000
     on_hang_up: HangUp | None = None
+    queue: Queue | None = None
+    effects: Effects = Effects.KEYED
+    probe: Match | None = None
+    idempotency: Idempotency = field(default=Idempotency())
+    retry: Retry = field(default=Retry())
+    batch: Batch | None = None
+    callback: Callback | None = None
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +303,7 @@ class Caller:
         id: Its name in logs and as the default tenant.
         key_hashes: SHA-256 of its keys, hex; two while keys rotate.
         operations: Patterns such as `support.*`.
-        may_name: What it may say of a call: `tenant`.
+        may_name: What it may say of a call: `tenant`, `band`.
         tenants_max: How many different tenants it may name; the rest share `_other`.
 
     """
@@ -297,6 +313,22 @@ class Caller:
     operations: tuple[str, ...]
     may_name: frozenset[str] = frozenset()
     tenants_max: int = 10_000
+
+
+class Role(StrEnum):
+    """What an operator may do on the admin listener."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """A person or tool on the admin listener; `key_hashes` as for callers. Sent as `Breaker-Key`."""
+
+    id: str
+    key_hashes: tuple[str, ...] = field(repr=False)
+    role: Role = Role.VIEWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +366,9 @@ class Gateway:
         head_timeout_ms: How long a connection may take to send a request head.
         connections_max: Open connections per process.
         cookies: Whether `Cookie` and `Set-Cookie` pass.
+        operators: Who may use `/admin/v1`; none: loopback only, and then everybody there may.
+        key_ring: (id, 32 bytes) of payload keys, the newest first; empty stores payloads as they are.
+        jobs_max: Jobs that this process runs at a time, over all operations.
 
     """
 
@@ -350,6 +385,9 @@ class Gateway:
     head_timeout_ms: int = 15_000
     connections_max: int = 10_000
     cookies: bool = False
+    operators: tuple[Operator, ...] = ()
+    key_ring: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+    jobs_max: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

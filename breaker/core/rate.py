@@ -8,7 +8,8 @@ rules in `store/lua/limits.lua`; `tests/model` replays random histories through 
 2. A cost that can never fit is the caller's mistake, not a throttle.
 3. In flight are the leases that have not expired; there is no counter beside them.
 4. Debt is kept in time, with the interval it was measured in: a changed limit rescales it.
-5. Debt never exceeds two bursts, so that a clock that jumped back cannot shut a key for hours.
+5. Debt never exceeds two bursts (or one burst and one batch, which is charged behind), so that a
+   clock that jumped back cannot shut a key for hours.
 6. A refusal takes a ticket: it moves the limit's promise by what the call will cost, so that
    refused callers come back one by one. The promise falls back only when the whole burst is
    free, or no slot is in use.
@@ -34,6 +35,7 @@ class Bucket:
         slots_promise_us: The same for slots.
         opening_promise_us: The same for what is closed, or whose quota is used up.
         leases: Lease id -> expiry.
+        batch: The cost that may be charged at once, beyond any burst.
 
     """
 
@@ -43,6 +45,7 @@ class Bucket:
     slots_promise_us: int = 0
     opening_promise_us: int = 0
     leases: dict[str, int] = field(default_factory=dict)
+    batch: int = 0
 
 
 def interval_us(limits: Limits) -> int:
@@ -53,6 +56,12 @@ def interval_us(limits: Limits) -> int:
 def tau_us(limits: Limits) -> int:
     """How far ahead of time a burst may run."""
     return limits.rate.interval_us * limits.rate.burst if limits.rate else 0
+
+
+def furthest_tat_us(bucket: Bucket, limits: Limits, now_us: int) -> int:
+    """Rule 5."""
+    tau = tau_us(limits)
+    return now_us + tau + max(tau, bucket.batch * interval_us(limits))
 
 
 def is_closed(limits: Limits) -> bool:
@@ -75,7 +84,7 @@ def bring_up_to_date(bucket: Bucket, limits: Limits, now_us: int) -> None:
     if interval > 0:
         if 0 < bucket.interval_us != interval and bucket.tat_us > now_us:
             bucket.tat_us = now_us + floor((bucket.tat_us - now_us) * (interval / bucket.interval_us))
-        bucket.tat_us = min(bucket.tat_us, now_us + 2 * tau_us(limits))
+        bucket.tat_us = min(bucket.tat_us, furthest_tat_us(bucket, limits, now_us))
         bucket.interval_us = interval
         if bucket.tat_us <= now_us:
             bucket.promise_us = 0
@@ -105,7 +114,7 @@ def charge(bucket: Bucket, limits: Limits, cost: int, now_us: int) -> None:
     interval = interval_us(limits)
     if interval > 0:
         spent = max(now_us, bucket.tat_us) + cost * interval
-        bucket.tat_us = min(spent, now_us + 2 * tau_us(limits))
+        bucket.tat_us = min(spent, furthest_tat_us(bucket, limits, now_us))
 
 
 def slot_step_us(service_us: int, limits: Limits) -> int:

@@ -101,6 +101,7 @@ def look_at(state: State, terms: Terms, now_us: int) -> View:
         start, quota_end = quota_period(terms, now_us)
         if start != state.quota_start_us:
             state.quota_start_us, state.quota_used = start, 0
+    state.own.batch = terms.debt
     rate.bring_up_to_date(state.own, limits, now_us)
     return View(terms=terms, limits=limits, until_us=until, quota_end_us=quota_end, now_us=now_us)
 

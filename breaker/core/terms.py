@@ -21,6 +21,48 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTerms:
+    """
+    What the scripts know of an operation's queue; times in microseconds, -1 is no bound.
+
+    Attributes:
+        window_us: How long an idempotency key is remembered after its work has ended.
+        is_once: An attempt whose outcome is not known is not repeated.
+        has_probe: The downstream can be asked about it.
+        batch_items: 0 without batches.
+
+    """
+
+    jobs_max: int
+    bytes_max: int
+    tenant_jobs_max: int = -1
+    tenant_bytes_max: int = -1
+    keep_result_us: int = 0
+    keep_dead_us: int = 0
+    window_us: int = 0
+    is_once: bool = False
+    has_probe: bool = False
+    batch_items: int = 0
+    batch_bytes: int = 0
+    batch_window_us: int = 0
+    weights: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """
+    A person holds the operation: nothing starts (`paused`), or nothing new is taken (`draining`).
+
+    Attributes:
+        until_us: Exclusive; 0 is until somebody resumes it.
+
+    """
+
+    word: str
+    until_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """
     The capacity of one operation, resolved to plain times.
@@ -32,6 +74,10 @@ class Terms:
         per_tenant, tenants: Limits of every tenant, and the named exceptions.
         quota: Starts per period, or None.
         periods: (start, end) of the quota's periods, ascending.
+        hold: A person's, or None.
+        debt: Cost that a batch may charge at once, beyond any burst.
+        queue: How jobs are bounded and kept; None without a queue.
+        is_retired: It takes nothing new.
 
     """
 
@@ -46,6 +92,24 @@ class Terms:
     overflow: Overflow = Overflow.THROTTLE
     waiting_max: int = 1_000
     retry_max_us: int = 300_000_000
+    hold: Hold | None = None
+    debt: int = 0
+    queue: QueueTerms | None = None
+    is_retired: bool = False
+
+
+def held(terms: Terms, now_us: int) -> str:
+    """What a person holds the operation for now, or nothing; what is retired is being drained."""
+    hold = terms.hold
+    if hold and (hold.until_us == 0 or hold.until_us > now_us):
+        return hold.word
+    return "draining" if terms.is_retired else ""
+
+
+def held_until_us(terms: Terms, now_us: int) -> int:
+    """When that ends; 0 when nobody knows."""
+    hold = terms.hold
+    return hold.until_us if hold and hold.until_us > now_us else 0
 
 
 def stated(terms: Terms, now_us: int) -> tuple[Limits, int | None]:

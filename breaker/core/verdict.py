@@ -21,11 +21,26 @@ class Policy(StrEnum):
     TENANT_SLOTS = "tenant-slots"
     CLOSED = "closed"
     WAITING = "waiting"
+    JOBS = "jobs"
+    BYTES = "bytes"
+    TENANT_JOBS = "tenant-jobs"
+    TENANT_BYTES = "tenant-bytes"
+    DRAINING = "draining"
+    PAUSED = "paused"
 
     @property
     def is_tenants_own(self) -> bool:
         """The caller's own limit (429), not the shared capacity (503)."""
-        return self in (Policy.TENANT_RATE, Policy.TENANT_SLOTS)
+        return self in _TENANTS_OWN
+
+    @property
+    def is_full(self) -> bool:
+        """A bound of the queue, not a limit on starts."""
+        return self in _FULL
+
+
+_TENANTS_OWN = (Policy.TENANT_RATE, Policy.TENANT_SLOTS, Policy.TENANT_JOBS, Policy.TENANT_BYTES)
+_FULL = (Policy.JOBS, Policy.BYTES, Policy.TENANT_JOBS, Policy.TENANT_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ Waiting: whose turn is it among the calls that wait?
 from breaker.core.admission import blocks, start
 from breaker.core.model import WAITER_LAPSE_US
 from breaker.core.state import PLAYING, State, Waiter, look_at
-from breaker.core.terms import Terms
+from breaker.core.terms import Terms, held
 from breaker.core.verdict import Policy
 
 TENANT_RETRY_US = 1_000_000  # a parked tenant without a slot is tried again after this, or at a settle
@@ -34,6 +34,9 @@ def grant(state: State, terms: Terms, now_us: int, lease_us: int) -> tuple[list[
     for step in range(1, GRANTS_MAX + 1):
         unpark(state, now_us)
         if not state.waiting:
+            break
+        if held(terms, now_us) == Policy.PAUSED:
+            next_us = SLOT_RETRY_US
             break
         _, id_ = min((arrival, id_) for id_, arrival in state.waiting.items())
         waiter = state.calls[id_]
