@@ -5,17 +5,18 @@ Paths to other files are relative to the folder of `gateway.yaml`.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
 from breaker.core.errors import Problem
-from breaker.core.model import Caller, Gateway, StoreSettings
+from breaker.core.model import Caller, Gateway, Operator, Role, StoreSettings
 from breaker.policy.document import Loc
 from breaker.policy.files import check_readable, read_secret
-from breaker.policy.gateway_file import CallerSection, GatewayFile, StoreSection
+from breaker.policy.gateway_file import CallerSection, GatewayFile, KeySection, StoreSection
+from breaker.policy.job_words import parse_payload_key
 from breaker.policy.shape import Shaped
 from breaker.policy.words import did_you_mean
 
@@ -36,12 +37,14 @@ class GatewayBuilder:
     def build(self, file: GatewayFile) -> Gateway:
         if file.listen == file.admin and not file.listen.endswith(":0"):
             self._add(("admin",), f"`admin` is {file.admin}, as is `listen`: they need two ports")
+        callers, operators = self._callers(file), self._operators(file)
+        self._check_shared(callers or (), operators)
         return Gateway(
             listen=file.listen,
             admin=file.admin,
             cluster=file.cluster,
             store=self._store(file.store),
-            callers=self._callers(file),
+            callers=callers,
             log_level=file.log.level,
             log_format=file.log.format,
             log_sample=float(file.log.sample),
@@ -50,6 +53,9 @@ class GatewayBuilder:
             head_timeout_ms=file.limits.head_timeout,
             connections_max=file.limits.connections,
             cookies=file.cookies,
+            operators=operators,
+            key_ring=self._key_ring(file),
+            jobs_max=file.jobs.in_flight,
         )
 
     def _store(self, store: StoreSection) -> StoreSettings:
@@ -83,13 +89,89 @@ class GatewayBuilder:
                 self._add(("callers",), "`callers` is empty: name one, or leave it out to let everybody call")
             return None
         callers = [self._caller(index, caller) for index, caller in enumerate(file.callers)]
-        self._check_twice((("callers", index, "id"), "id", caller.id) for index, caller in enumerate(callers))
-        self._check_twice(
-            (("callers", index), "key", key)
-            for index, caller in enumerate(callers)
-            for key in set(caller.key_hashes)
-        )
+        self._check_people("callers", callers, "who called could not be told")
         return tuple(callers)
+
+    def _operators(self, file: GatewayFile) -> tuple[Operator, ...]:
+        if not file.operators:
+            if "operators" in file.model_fields_set:
+                self._add(
+                    ("operators",),
+                    "`operators` is empty: name one, or leave it out to let everybody on this machine change things",
+                )
+            return ()
+        operators = [
+            Operator(
+                id=section.id,
+                key_hashes=self._key_hashes(("operators", index), section, "operator"),
+                role=Role(section.role),
+            )
+            for index, section in enumerate(file.operators)
+        ]
+        self._check_people("operators", operators, "who changed something could not be told")
+        return tuple(operators)
+
+    def _check_people(self, what: str, people: Sequence[Caller | Operator], consequence: str) -> None:
+        self._check_twice(
+            ((what, index, "id"), f"two {what} have the same id '{one.id}': {consequence}", one.id)
+            for index, one in enumerate(people)
+        )
+        self._check_twice(
+            ((what, index), f"two {what} have the same key: {consequence}", key)
+            for index, one in enumerate(people)
+            for key in dict.fromkeys(one.key_hashes)
+        )
+
+    def _check_shared(self, callers: Iterable[Caller], operators: Iterable[Operator]) -> None:
+        """A program that carries a caller's key must not be able to change limits with it."""
+        owners = {key: caller.id for caller in callers for key in caller.key_hashes}
+        for index, operator in enumerate(operators):
+            for key in operator.key_hashes:
+                if key in owners:
+                    self._add(
+                        ("operators", index),
+                        f"operator '{operator.id}' has the key of the caller '{owners[key]}', which could then "
+                        "change limits: give each its own",
+                    )
+
+    def _key_ring(self, file: GatewayFile) -> tuple[tuple[str, bytes], ...]:
+        if not file.payload_keys:
+            if "payload_keys" in file.model_fields_set:
+                self._add(
+                    ("payload_keys",),
+                    "`payload_keys` is empty: name one, or leave it out to store payloads as they are",
+                )
+            return ()
+        ring = []
+        for index, section in enumerate(file.payload_keys):
+            key = self._payload_key(("payload_keys", index, "file"), self.folder / section.file)
+            ring.append((section.id, key or b""))
+        self._check_twice(
+            (
+                ("payload_keys", index, "id"),
+                f"two payload keys have the same id '{id_}': which one sealed a payload could not be told",
+                id_,
+            )
+            for index, (id_, _) in enumerate(ring)
+        )
+        self._check_twice(
+            (
+                ("payload_keys", index, "file"),
+                f"payload key '{id_}' is the same as another one: to rotate, make a new one",
+                key,
+            )
+            for index, (id_, key) in enumerate(ring)
+            if key
+        )
+        return tuple(ring)
+
+    def _payload_key(self, at: Loc, path: Path) -> bytes | None:
+        text = self._from_file(at, lambda: read_secret(path))
+        try:
+            return parse_payload_key(text) if text is not None else None
+        except ValueError as error:
+            self._add(at, f"`file`: {path} {error}")
+            return None
 
     def _caller(self, index: int, section: CallerSection) -> Caller:
         at: Loc = ("callers", index)
@@ -99,15 +181,15 @@ class GatewayBuilder:
             self._add((*at, "operations"), "`operations` is empty: this caller could call nothing")
         return Caller(
             id=section.id,
-            key_hashes=self._key_hashes(at, section),
+            key_hashes=self._key_hashes(at, section, "caller"),
             operations=tuple(section.operations),
             may_name=frozenset(section.may_name),
             tenants_max=section.max_tenants,
         )
 
-    def _key_hashes(self, at: Loc, section: CallerSection) -> tuple[str, ...]:
+    def _key_hashes(self, at: Loc, section: KeySection, what: str) -> tuple[str, ...]:
         if (section.key_sha256 is None) == (section.key_sha256_file is None):
-            self._add(at, f"caller '{section.id}' needs one of `key_sha256_file` and `key_sha256`")
+            self._add(at, f"{what} '{section.id}' needs one of `key_sha256_file` and `key_sha256`")
             return ()
         if section.key_sha256 is not None:
             place, source, keys = (*at, "key_sha256"), "`key_sha256`", section.key_sha256
@@ -129,12 +211,12 @@ class GatewayBuilder:
             near = did_you_mean(pattern, [*self.operations, *pipelines])
             self._add(at, f"'{pattern}' matches no operation{near}")
 
-    def _check_twice(self, stated: Iterable[tuple[Loc, str, str]]) -> None:
-        seen: set[str] = set()
-        for at, what, value in stated:
+    def _check_twice(self, stated: Iterable[tuple[Loc, str, object]]) -> None:
+        """Place and sentence of each value, for the second one that is the same."""
+        seen: set[object] = set()
+        for at, sentence, value in stated:
             if value in seen:
-                shown = f" '{value}'" if what == "id" else ""
-                self._add(at, f"two callers have the same {what}{shown}: who called could not be told")
+                self._add(at, sentence)
             seen.add(value)
 
     def _from_file(self, at: Loc, read: Callable[[], _Read]) -> _Read | None:

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from breaker.core.errors import Problem
+from breaker.core.job_policy import Queue
 from breaker.core.model import Credential, Downstream, HangUp, Operation, Overflow, TenantSource, Tls
 from breaker.policy.build_limits import LimitsBuilder
+from breaker.policy.build_queue import JobsBuilder
 from breaker.policy.document import Loc
 from breaker.policy.files import Files, check_readable, read_contract, read_secret
 from breaker.policy.pipeline_file import DownstreamSection, OperationSection, PipelineFile, TlsSection
 from breaker.policy.shape import Shaped
-from breaker.policy.words import placeholders, shape
+from breaker.policy.units import format_size
+from breaker.policy.words import BODILESS, placeholders, shape
 
 BODY_MAX = 1_048_576
 _RESERVED = {"v1", "docs", "livez", "readyz", "startupz"}  # the gateway's own paths begin so
-_BODILESS = {"GET", "HEAD", "OPTIONS"}
 _Read = TypeVar("_Read")
 
 
@@ -34,6 +36,7 @@ class OperationsBuilder:
     file: PipelineFile
     path: Path
     files: Files
+    has_payload_keys: bool
     problems: list[Problem]
 
     def build(self) -> list[Operation]:
@@ -57,7 +60,7 @@ class OperationsBuilder:
                 (*at, "contract"), lambda: read_contract(path, self.files)
             ) or (None, [])
             self.problems.extend(problems)
-            if section.match.method in _BODILESS:
+            if section.match.method in BODILESS:
                 self._add(
                     (*at, "contract"), f"a {section.match.method} has no body that a contract could check"
                 )
@@ -67,6 +70,13 @@ class OperationsBuilder:
                 at, f"nobody owns '{name}': state `team` for the pipeline or the operation", at_key=True
             )
         self._check_waiting(at, section)
+        jobs = JobsBuilder(
+            shaped=self.shaped,
+            at=at,
+            folder=self.path.parent,
+            has_payload_keys=self.has_payload_keys,
+            problems=self.problems,
+        ).build(section)
         if downstream is None or team is None:
             return None
         return Operation(
@@ -84,9 +94,17 @@ class OperationsBuilder:
             waiting_max=section.max_waiting,
             retry_after_max_ms=section.retry_after_max,
             linger_ms=section.linger,
-            body_max=self._body_max(at, section, tenant),
+            body_max=self._body_max(at, section, tenant, jobs.queue),
             body_timeout_ms=section.body_timeout,
             on_hang_up=section.on_hang_up and HangUp(section.on_hang_up),
+            queue=jobs.queue,
+            effects=jobs.effects,
+            probe=jobs.probe,
+            idempotency=jobs.idempotency,
+            retry=jobs.retry,
+            batch=jobs.batch,
+            callback=jobs.callback,
+            retired=section.retired,
         )
 
     def _downstream(self, at: Loc, section: OperationSection) -> Downstream | None:
@@ -157,21 +175,41 @@ class OperationsBuilder:
             self._add(place, "`tenant` needs `header`, `pointer` or both")
         return TenantSource(header=tenant.header, pointer=tenant.pointer)
 
-    def _body_max(self, at: Loc, section: OperationSection, tenant: TenantSource | None) -> int | None:
+    def _body_max(
+        self, at: Loc, section: OperationSection, tenant: TenantSource | None, queue: Queue | None
+    ) -> int | None:
+        stated, body_max = "max_body" in section.model_fields_set, section.max_body
+        place: Loc = (*at, "max_body")
+        if queue is not None:
+            if not stated:
+                return queue.payload_max
+            if self.shaped.is_broken((*at, "queue", "payload_max")):
+                return body_max
+            if body_max is None or body_max > queue.payload_max:
+                shown = "null" if body_max is None else format_size(body_max)
+                self._add(
+                    place,
+                    f"`max_body` {shown} is more than `queue.payload_max` {format_size(queue.payload_max)}, "
+                    "and what is larger could not be queued: raise `payload_max` or leave `max_body` out",
+                )
+            return body_max
         is_seen = section.contract is not None or (tenant is not None and tenant.pointer is not None)
-        if "max_body" not in section.model_fields_set:
+        if not stated:
             return BODY_MAX if is_seen else None
-        if section.max_body is None and is_seen:
+        if body_max is None and is_seen:
             self._add(
-                (*at, "max_body"),
-                "`max_body: null` cannot hold: a contract or tenant pointer needs the whole body",
+                place, "`max_body: null` cannot hold: a contract or tenant pointer needs the whole body"
             )
-        return section.max_body
+        return body_max
 
     def _check_waiting(self, at: Loc, section: OperationSection) -> None:
-        if section.overflow == "alert":
+        reason = {"alert": "where no call waits", "queue": "where jobs wait: `queue` says how long"}
+        if section.overflow in reason:
             for name in sorted({"max_wait", "max_waiting"} & section.model_fields_set):
-                self._add((*at, name), f"`{name}` has no effect with `overflow: alert`, where no call waits")
+                self._add(
+                    (*at, name),
+                    f"`{name}` has no effect with `overflow: {section.overflow}`, {reason[section.overflow]}",
+                )
 
     def _check_matches(self) -> None:
         seen: dict[str, str] = {}

@@ -4,7 +4,8 @@ Environment: variables that take the place of values in `gateway.yaml`.
 `BREAKER_STORE__URL` is `store.url`: upper case, `__` where the file has a dot. A variable
 that belongs to no field is a problem, because a misspelt one would silently change nothing.
 `BREAKER_CONFIG` names the folder, `BREAKER_DATA` where an embedded store keeps its files, and
-`BREAKER_STORE__PASSWORD` carries the secret itself.
+`BREAKER_STORE__PASSWORD` carries the secret itself. Those that the command line reads for itself
+(`COMMANDS`) are not ours to judge.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ PREFIX = "BREAKER_"
 FOLDER = "BREAKER_CONFIG"
 DATA = "BREAKER_DATA"
 PASSWORD = "BREAKER_STORE__PASSWORD"  # noqa: S105 - the name of the variable
+COMMANDS = frozenset({"BREAKER_ADMIN_URL", "BREAKER_OPERATOR_KEY_FILE"})
+_LISTS = {"callers", "operators", "payload_keys"}
 _READ_AS_WRITTEN = {"whole number", "number", "true or false"}
 
 
@@ -54,7 +57,7 @@ def override(document: Document, environ: Mapping[str, str], problems: list[Prob
     known, named = variables(), dict(document.variables)
     password = environ.get(PASSWORD) or None
     for variable, said in sorted(environ.items()):
-        if not variable.startswith(PREFIX) or variable in {FOLDER, DATA, PASSWORD}:
+        if not variable.startswith(PREFIX) or variable in {FOLDER, DATA, PASSWORD, *COMMANDS}:
             continue
         path = known.get(variable)
         if path is None:
@@ -106,7 +109,7 @@ def _unknown(variable: str, known: Mapping[str, str]) -> str:
     key = variable.removeprefix(PREFIX).split("__")[0].lower()
     if sentence := later.is_later(key, later.GATEWAY):
         return sentence
-    if key == "callers":
-        return "`callers` is a list, which no variable can carry: write it in gateway.yaml"
+    if key in _LISTS:
+        return f"`{key}` is a list, which no variable can carry: write it in gateway.yaml"
     near = did_you_mean(variable, [*known, FOLDER, PASSWORD])
     return f"unknown variable {variable}{near}"

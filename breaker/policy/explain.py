@@ -92,10 +92,13 @@ def _inherits_from(loc: Loc) -> Loc | None:
 
 
 def _loc(path: str) -> Loc:
-    """`capacity.schedule.hours[0].rate` as a path in the document; a tenant's name may hold dots."""
+    """`capacity.schedule.hours[0].rate` as a path in the document; a free key may hold dots."""
     tenant = re.fullmatch(r"capacity\.tenants\.(.+)\.(rate|burst|concurrency)", path)
     if tenant is not None:
         return ("capacity", "tenants", tenant[1], tenant[2])
+    for around in ("queue.weights.", "queue.bands.values."):
+        if path.startswith(around):
+            return (*around[:-1].split("."), path.removeprefix(around))
     parts: list[str | int] = []
     for part in path.split("."):
         word, _, index = part.partition("[")

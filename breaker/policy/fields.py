@@ -34,19 +34,22 @@ class FieldText:
 def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[FieldText]:
     """All leaves below a model, in the order of the file."""
     hints = get_type_hints(model, include_extras=True)
-    for name, info in model.model_fields.items():
-        path = f"{prefix}{name}"
+    for key, (name, info) in _named(model).items():
+        path = f"{prefix}{key}"
         inner, container = _inner(hints[name])
         section = _section(inner)
         if section is not None:
             yield from fields_of(section, f"{path}{container}.")
         else:
+            # In a mapping with free keys each value is a field.
+            example = (info.examples or [""])[0]
+            is_free = isinstance(example, dict) and container == ".<name>"
             yield FieldText(
-                path=path,
+                path=f"{path}{container}" if is_free else path,
                 kind=_kind(hints[name]),
                 default=_default(info),
                 meaning=info.description or "",
-                example=_written((info.examples or [""])[0]),
+                example=_written(next(iter(example.values())) if is_free else example),
             )
 
 
@@ -58,11 +61,12 @@ def keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
         if in_container:  # this part is the name or number of an entry
             in_container = False
             continue
-        if at is None or part not in at.model_fields:
+        known = {} if at is None else _named(at)
+        if at is None or part not in known:
             return []
-        inner, container = _inner(get_type_hints(at, include_extras=True)[str(part)])
+        inner, container = _inner(get_type_hints(at, include_extras=True)[known[str(part)][0]])
         at, in_container = _section(inner), bool(container)
-    return [] if at is None or in_container else list(at.model_fields)
+    return [] if at is None or in_container else list(_named(at))
 
 
 def markdown(model: type[BaseModel]) -> str:
@@ -72,6 +76,11 @@ def markdown(model: type[BaseModel]) -> str:
         cells = (f"`{field.path}`", field.kind, field.default, field.meaning, f"`{field.example}`")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _named(model: type[BaseModel]) -> dict[str, tuple[str, FieldInfo]]:
+    """Name and description of each field by its key in the file: `for` is a word of Python."""
+    return {info.alias or name: (name, info) for name, info in model.model_fields.items()}
 
 
 def _inner(hint: Any) -> tuple[Any, str]:
@@ -105,6 +114,8 @@ def _kind(hint: Any) -> str:
         return " or ".join(f"`{arg}`" for arg in args)
     if origin is list:
         return f"list of {_kind(args[0])}"
+    if origin is dict:
+        return _kind(args[1])
     return _PLAIN[hint]
 
 
@@ -114,7 +125,7 @@ def _default(info: FieldInfo) -> str:
         return str(extra["x-default"])
     if info.is_required():
         return "required"
-    return "none" if info.default in (None, []) else f"`{_written(info.default)}`"
+    return "none" if info.default in (None, [], {}) else f"`{_written(info.default)}`"
 
 
 def _written(value: Any) -> str:

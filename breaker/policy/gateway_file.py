@@ -28,23 +28,45 @@ class StoreSection(k.Section):
     )
 
 
-class CallerSection(k.Section):
-    """An operational system that may call."""
+class KeySection(k.Section):
+    """Somebody with a key of their own, sent in `Breaker-Key`."""
 
-    id: k.Name = k.setting("Its name in logs, and its tenant unless it may name others.", example="crm")
+    id: k.Name
     key_sha256_file: k.File | None = k.setting(
         "File with the SHA-256 of its key in hex; two lines while keys rotate.", None, example="secrets/crm"
     )
     key_sha256: list[str] | None = k.setting(
         "The same in place, one or two; give one of the two fields.", None, example=["9f86d081…0f00a08"]
     )
+
+
+class CallerSection(KeySection):
+    """An operational system that may call."""
+
+    id: k.Name = k.setting("Its name in logs, and its tenant unless it may name others.", example="crm")
     operations: list[str] = k.setting("What it may call; `*` stands for any part.", example=["support.*"])
-    may_name: list[Annotated[Literal["tenant"], k.not_later("may_name")]] = k.setting(
-        "What it may say of a call in headers.", [], example=["tenant"]
+    may_name: list[Literal["tenant", "band"]] = k.setting(
+        "What it may say of a call in headers.", [], example=["tenant", "band"]
     )
     max_tenants: k.Burst = k.setting(
         "How many different tenants it may name; the rest share one.", 10_000, example=500
     )
+
+
+class OperatorSection(KeySection):
+    """A person or tool on the admin listener."""
+
+    id: k.Name = k.setting("Its name in the audit stream.", example="anna")
+    role: Literal["viewer", "operator"] = k.setting(
+        "`viewer` reads, `operator` changes.", "viewer", example="operator"
+    )
+
+
+class PayloadKeySection(k.Section):
+    """A key that seals stored payloads."""
+
+    id: k.KeyId = k.setting("Its name, stored beside what it sealed.", example="2026-06")
+    file: k.File = k.setting("File with 32 bytes in hex or base64.", example="secrets/payload-2026-06")
 
 
 class LogSection(k.Section):
@@ -77,6 +99,14 @@ class ProcessLimitsSection(k.Section):
     connections: k.Burst = k.setting("Open connections.", 10_000, example=2000)
 
 
+class JobsSection(k.Section):
+    """What one process does with queues."""
+
+    in_flight: Annotated[int, Field(ge=1, le=10_000)] = k.setting(
+        "Jobs that it runs at a time, over all operations.", 256, example=64
+    )
+
+
 class GatewayFile(k.Section):
     """`gateway.yaml`: the process."""
 
@@ -87,6 +117,9 @@ class GatewayFile(k.Section):
     )
     store: StoreSection = Field(default=StoreSection())
     callers: list[CallerSection] | None = Field(default=None)
+    operators: list[OperatorSection] | None = Field(default=None)
+    payload_keys: list[PayloadKeySection] | None = Field(default=None)
+    jobs: JobsSection = Field(default=JobsSection())
     log: LogSection = Field(default=LogSection())
     drain: DrainSection = Field(default=DrainSection())
     limits: ProcessLimitsSection = Field(default=ProcessLimitsSection())

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from breaker.core.model import Match, Rate
-from breaker.policy import later
+from breaker.policy import job_words as jw
 from breaker.policy import units as u
 from breaker.policy import words as w
 
@@ -45,19 +45,6 @@ def setting(meaning: str, default: Any = ..., *, example: Any, shown: str | None
     """
     extra: dict[str, JsonValue] | None = {"x-default": shown} if shown else None
     return Field(default, description=meaning, examples=[example], json_schema_extra=extra)
-
-
-def not_later(field: str) -> BeforeValidator:
-    """Refuse a value of the design whose feature is not there yet, before it looks like a typing error."""
-
-    def check(value: object) -> object:
-        if f"{field}: {value}" in later.VALUES:
-            raise ValueError(
-                f"`{value}` is not available yet: it comes with {later.VALUES[f'{field}: {value}']}"
-            )
-        return value
-
-    return BeforeValidator(check)
 
 
 def text(kind: str, check: Any) -> tuple[Any, ...]:
@@ -96,6 +83,17 @@ def at_most(longest: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def at_most_size(largest: str) -> AfterValidator:
+    """A bound on a size, likewise."""
+
+    def check(size: int) -> int:
+        if size > u.parse_size(largest):
+            raise ValueError(f"{u.format_size(size)} is too large: at most {largest}")
+        return size
+
+    return AfterValidator(check)
+
+
 Name = Annotated[
     str, *text("name", w.check_name), WithJsonSchema({"type": "string", "pattern": w.NAME_PATTERN})
 ]
@@ -112,12 +110,52 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 Burst = Annotated[int, Field(ge=1, le=1_000_000)]
 Slots = Annotated[int, Field(ge=0, le=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Share = Annotated[int, Field(ge=1, le=1000)]
+Room = Annotated[Size, Field(gt=0)]
 Route = Annotated[
     Match,
     PlainValidator(w.parse_match),
     WithJsonSchema({"type": "string", "pattern": rf"^({'|'.join(w.METHODS)}) /"}),
     Kind("method and path"),
 ]
+Probe = Annotated[
+    Match,
+    PlainValidator(jw.parse_probe),
+    WithJsonSchema({"type": "string", "pattern": rf"^GET /.*\{{{jw.PROBE_KEY}\}}"}),
+    Kind("GET and path"),
+]
+BatchPath = Annotated[
+    str,
+    PlainValidator(jw.parse_batch_path),
+    WithJsonSchema({"type": "string", "pattern": r"^POST /[^{}]*$"}),
+    Kind("POST and path"),
+]
+Durable = Annotated[
+    jw.Durable,
+    PlainValidator(jw.parse_durability),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["fsync", "memory"]},
+                {"type": "string", "pattern": r"^replicated:\s*[0-9]+$"},
+                {
+                    "type": "object",
+                    "properties": {
+                        "replicated": {"type": "integer", "minimum": 1, "maximum": jw.REPLICAS_MAX}
+                    },
+                    "required": ["replicated"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+    Kind("`fsync`, `memory` or `{replicated: N}`"),
+]
+KeyId = Annotated[
+    str, *text("key id", jw.check_key_id), WithJsonSchema({"type": "string", "pattern": jw.KEY_ID_PATTERN})
+]
+CallbackHost = Annotated[str, *text("host", jw.check_callback_host)]
+StoredHeader = Annotated[str, *text("header name", jw.check_stored_header)]
 
 
 class Section(BaseModel):

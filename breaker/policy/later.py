@@ -5,19 +5,10 @@ They are refused by name, so that nobody believes to be protected by something t
 and they are never suggested. When a feature arrives, its line leaves this file.
 """
 
-QUEUE = "the durable queue"
 CIRCUITS = "circuits"
 SIGNALS = "alert rules"
 
 OPERATION = {
-    "queue": QUEUE,
-    "effects": QUEUE,
-    "probe": QUEUE,
-    "idempotency": QUEUE,
-    "retry": "retries and " + QUEUE,
-    "batch": QUEUE,
-    "callback": QUEUE,
-    "retired": QUEUE,
     "circuit": CIRCUITS,
     "slow_down": CIRCUITS,
     "slow_down_max": CIRCUITS,
@@ -26,7 +17,7 @@ OPERATION = {
     "alerts": SIGNALS,
 }
 GATEWAY = {"alerts": SIGNALS}
-VALUES = {"overflow: queue": QUEUE, "may_name: band": QUEUE}
+DIRECT_RETRY = f"`retry` needs `overflow: queue` for now: retries of direct calls come with {CIRCUITS}"
 
 
 def is_later(key: str, where: dict[str, str]) -> str | None:

@@ -61,30 +61,37 @@ def load_documents(folder: Path, environ: Mapping[str, str]) -> Loaded:
     pipelines: dict[str, Document] = {}
     operations: dict[str, Operation] = {}
     names: list[str] = []
-    for path in _pipeline_paths(folder, problems):
-        document = _read(path, files, problems)
-        if document is None:
-            continue
-        shaped = read_shape(document, PipelineFile, problems)
-        names += _stated_names(document)
-        if shaped.model is None:
-            continue
-        pipeline = shaped.model.pipeline
-        if pipeline in pipelines:
-            message = f"the pipeline '{pipeline}' stands in {pipelines[pipeline].file} already: one file each"
-            problems.append(document.problem(("pipeline",), message))
-        pipelines.setdefault(pipeline, document)
-        builder = OperationsBuilder(
-            shaped=shaped, file=shaped.model, path=path, files=files, problems=problems
-        )
-        operations |= {operation.name: operation for operation in builder.build()}
-
     gateway_path = folder / "gateway.yaml"
     document = _read(gateway_path, files, problems) or Document(
         file=str(gateway_path), value={}, places={}, key_places={}
     )
     overrides = override(document, environ, problems)
     gateway_shape = read_shape(overrides.document, GatewayFile, problems)
+
+    for path in _pipeline_paths(folder, problems):
+        pipeline_document = _read(path, files, problems)
+        if pipeline_document is None:
+            continue
+        shaped = read_shape(pipeline_document, PipelineFile, problems)
+        names += _stated_names(pipeline_document)
+        if shaped.model is None:
+            continue
+        pipeline = shaped.model.pipeline
+        if pipeline in pipelines:
+            message = f"the pipeline '{pipeline}' stands in {pipelines[pipeline].file} already: one file each"
+            problems.append(pipeline_document.problem(("pipeline",), message))
+        pipelines.setdefault(pipeline, pipeline_document)
+        builder = OperationsBuilder(
+            shaped=shaped,
+            file=shaped.model,
+            path=path,
+            files=files,
+            # As stated, not as read: a key that cannot be read is one problem and not one per queue.
+            has_payload_keys=overrides.document.has(("payload_keys",)),
+            problems=problems,
+        )
+        operations |= {operation.name: operation for operation in builder.build()}
+
     if gateway_shape.model is not None:
         gateway_builder = GatewayBuilder(
             shaped=gateway_shape,

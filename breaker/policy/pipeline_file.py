@@ -1,7 +1,7 @@
 """
 The shape of `pipelines/*.yaml`, field by field, as pydantic reads it.
 
-What needs more than one value, or another file, is checked in `build_operation.py`.
+What needs more than one value, or another file, is checked in `build_operation.py` and `build_queue.py`.
 """
 
 from typing import Annotated, Literal
@@ -10,6 +10,13 @@ from pydantic import BeforeValidator, Field
 
 from breaker.policy import kinds as k
 from breaker.policy import words as w
+from breaker.policy.job_sections import (
+    BatchSection,
+    CallbackSection,
+    IdempotencySection,
+    QueueSection,
+    RetrySection,
+)
 
 
 class LimitsSection(k.Section):
@@ -162,8 +169,9 @@ class OperationSection(k.Section):
         example="../contracts/create-ticket.schema.json",
     )
     capacity: CapacitySection = Field(default=CapacitySection())
-    overflow: Annotated[Literal["throttle", "alert"], k.not_later("overflow")] = k.setting(
-        "Without capacity: wait a moment, else refuse (`throttle`), or let through and tell on-call (`alert`).",
+    overflow: Literal["queue", "throttle", "alert"] = k.setting(
+        "Without capacity: become a job (`queue`), wait a moment, else refuse (`throttle`), or let through and "
+        "tell on-call (`alert`).",
         "throttle",
         example="alert",
     )
@@ -182,7 +190,7 @@ class OperationSection(k.Section):
         "Largest request body.",
         None,
         example="256KiB",
-        shown="1MiB with a contract or tenant pointer, else no limit (streamed)",
+        shown="`queue.payload_max`; without a queue 1MiB with a contract or tenant pointer, else no limit (streamed)",
     )
     body_timeout: k.Length = k.setting("How long the caller may take to send the body.", "10s", example="30s")
     on_hang_up: Literal["cancel", "finish"] | None = k.setting(
@@ -190,6 +198,25 @@ class OperationSection(k.Section):
         None,
         example="finish",
         shown="cancel for GET, HEAD and OPTIONS, else finish",
+    )
+    queue: QueueSection | None = Field(default=None)
+    effects: Literal["keyed", "once"] = k.setting(
+        "`keyed`: the downstream deduplicates by `Idempotency-Key`; `once`: it does not, so no machine repeats "
+        "an attempt whose outcome is not known.",
+        "keyed",
+        example="once",
+    )
+    probe: k.Probe | None = k.setting(
+        "How to ask the downstream whether it happened; with `effects: once`.",
+        None,
+        example="GET /charges/{idempotency_key}",
+    )
+    idempotency: IdempotencySection = Field(default=IdempotencySection())
+    retry: RetrySection = Field(default=RetrySection())
+    batch: BatchSection | None = Field(default=None)
+    callback: CallbackSection | None = Field(default=None)
+    retired: bool = k.setting(
+        "Takes nothing new; may be removed from the file when no job is left.", False, example=True
     )
 
 

@@ -57,14 +57,14 @@ def read_shape(document: Document, model: type[Model], problems: list[Problem]) 
     """The model of a document; whatever does not fit is added to the problems."""
     value = copy.deepcopy(document.value)
     broken: set[Loc] = set()
-    # At most: the fields, then the operations (or callers) around them, then the file.
-    for depth in (99, 2, 0):
+    # At most: the fields, what they leave incomplete, then the operations (or callers) around them, then the file.
+    for attempt, depth in enumerate((99, 99, 2, 0)):
         try:
             shaped = model.model_validate(value)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 loc, at_key = _path(detail)
-                if not broken or depth == 99:  # noqa: PLR2004 - the first look finds what the person wrote
+                if attempt == 0:  # the first look finds what the person wrote
                     problems.append(_problem(document, model, detail, loc, at_key))
             locs = {_path(detail)[0][:depth] for detail in error.errors(include_url=False)}
             if () in locs:

@@ -11,8 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from breaker.core.model import Caller, Capacity, Downstream, Gateway, HangUp, Limits, Operation
+from breaker.core.job_policy import Queue
+from breaker.core.model import (
+    Caller,
+    Capacity,
+    Downstream,
+    Gateway,
+    HangUp,
+    Limits,
+    Operation,
+    Operator,
+    Overflow,
+)
 from breaker.policy import units as u
+from breaker.policy.job_words import format_durability
 
 NONE = "none"
 
@@ -49,6 +61,8 @@ def operation_values(operation: Operation) -> dict[str, Value]:
         "max_body": _or(operation.body_max, u.format_size, "no limit (streamed)"),
         "body_timeout": u.format_duration(operation.body_timeout_ms),
         "on_hang_up": operation.on_hang_up or _on_hang_up(operation.match.method),
+        **(_jobs(operation) if operation.overflow is Overflow.QUEUE else {}),
+        "retired": _yes(operation.retired),
     }
 
 
@@ -71,10 +85,15 @@ def gateway_values(gateway: Gateway) -> dict[str, Value]:
         "drain.timeout": u.format_duration(gateway.drain_timeout_ms),
         "limits.head_timeout": u.format_duration(gateway.head_timeout_ms),
         "limits.connections": str(gateway.connections_max),
-        "cookies": str(gateway.cookies).lower(),
+        "cookies": _yes(gateway.cookies),
+        "payload_keys": ", ".join(id_ for id_, _ in gateway.key_ring) or NONE,
+        "jobs.in_flight": str(gateway.jobs_max),
     }
     for caller in gateway.callers or ():
         values |= _caller(caller)
+    for operator in gateway.operators:
+        values |= _operator(operator)
+    values |= {f"payload_keys.{id_}.file": Hidden(key) for id_, key in gateway.key_ring}
     return values
 
 
@@ -97,6 +116,11 @@ def _caller(caller: Caller) -> dict[str, Value]:
         f"{at}.may_name": ", ".join(sorted(caller.may_name)) or NONE,
         f"{at}.max_tenants": str(caller.tenants_max),
     }
+
+
+def _operator(operator: Operator) -> dict[str, Value]:
+    at = f"operators.{operator.id}"
+    return {f"{at}.key_sha256": Hidden(operator.key_hashes), f"{at}.role": operator.role}
 
 
 def _downstream(downstream: Downstream) -> dict[str, Value]:
@@ -149,6 +173,53 @@ def _limits(at: str, limits: Limits) -> dict[str, Value]:
     }
 
 
+def _jobs(operation: Operation) -> dict[str, Value]:
+    probe, idempotency, retry = operation.probe, operation.idempotency, operation.retry
+    batch, callback = operation.batch, operation.callback
+    return {
+        **(_queue(operation.queue) if operation.queue else {}),
+        "effects": operation.effects,
+        "probe": f"{probe.method} {probe.template}" if probe else NONE,
+        "idempotency.key": "required" if idempotency.is_required else "optional",
+        "idempotency.window": u.format_duration(idempotency.window_ms),
+        "retry.for": u.format_duration(retry.for_ms),
+        "retry.base": u.format_duration(retry.base_ms),
+        "retry.cap": u.format_duration(retry.cap_ms),
+        "retry.attempts": _or(retry.attempts, str, "as many as fit"),
+        "batch.max_items": str(batch.max_items) if batch else NONE,
+        "batch.max_bytes": u.format_size(batch.max_bytes) if batch else NONE,
+        "batch.window": u.format_duration(batch.window_ms) if batch else NONE,
+        "batch.key": (batch and batch.key) or NONE,
+        "batch.path": f"POST {batch.path}" if batch else NONE,
+        "callback.allow": ", ".join(callback.allow) if callback else NONE,
+        "callback.secret_file": Hidden(callback.secrets) if callback else NONE,
+    }
+
+
+def _queue(queue: Queue) -> dict[str, Value]:
+    bands = queue.bands
+    return {
+        "queue.start_within": u.format_duration(queue.start_within_ms),
+        "queue.clock": queue.clock,
+        "queue.expire_after": _or(queue.expire_after_ms, u.format_duration, "never"),
+        "queue.max_jobs": str(queue.jobs_max),
+        "queue.max_bytes": u.format_size(queue.bytes_max),
+        "queue.max_jobs_per_tenant": _or(queue.tenant_jobs_max, str, NONE),
+        "queue.max_bytes_per_tenant": _or(queue.tenant_bytes_max, u.format_size, NONE),
+        "queue.durability": format_durability(queue.durability, queue.replicas),
+        "queue.keep_result": u.format_duration(queue.keep_result_ms),
+        "queue.keep_dead": u.format_duration(queue.keep_dead_ms),
+        "queue.payload_max": u.format_size(queue.payload_max),
+        **{f"queue.weights.{tenant}": str(weight) for tenant, weight in queue.weights.items()},
+        "queue.bands.header": (bands and bands.header) or NONE,
+        "queue.bands.pointer": (bands and bands.pointer) or NONE,
+        **{f"queue.bands.values.{word}": band for word, band in (bands.values if bands else {}).items()},
+        "queue.bands.default": bands.default if bands else "normal",
+        "queue.encrypt": _yes(queue.encrypt),
+        "queue.store_headers": ", ".join(sorted(queue.store_headers)) or NONE,
+    }
+
+
 def _contract(file: str | None, contract: Mapping[str, Any] | None) -> str:
     """The file and the start of its content's hash: a contract that changed under its name shows."""
     if file is None:
@@ -159,6 +230,10 @@ def _contract(file: str | None, contract: Mapping[str, Any] | None) -> str:
 
 def _on_hang_up(method: str) -> HangUp:
     return HangUp.CANCEL if method in {"GET", "HEAD", "OPTIONS"} else HangUp.FINISH
+
+
+def _yes(value: bool) -> str:
+    return str(value).lower()
 
 
 def _or(value: int | None, write: Any, otherwise: str) -> str:

@@ -18,6 +18,7 @@ from breaker.core.model import Match
 TENANT_PATTERN = r"^([A-Za-z0-9.-][A-Za-z0-9._-]{0,63}|_anonymous|_other)$"
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+BODILESS = {"GET", "HEAD", "OPTIONS"}
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")

@@ -17,6 +17,7 @@ operations:
   charge:
     match: POST /invoices/{id}/charge
 """
+QUEUED = f"{PIPELINE}    overflow: queue\n    queue: {{start_within: 15m, max_jobs: 100}}\n"
 
 Write = Callable[[str, str], Path]
 Problems = Callable[..., list[str]]

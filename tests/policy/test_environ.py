@@ -67,6 +67,17 @@ def test_a_url_in_the_environment_may_carry_the_password(folder: Path) -> None:
             "[]",
             "`callers` is a list, which no variable can carry: write it in gateway.yaml",
         ),
+        (
+            "BREAKER_PAYLOAD_KEYS",
+            "x",
+            "`payload_keys` is a list, which no variable can carry: write it in gateway.yaml",
+        ),
+        (
+            "BREAKER_OPERATORS__0__ID",
+            "x",
+            "`operators` is a list, which no variable can carry: write it in gateway.yaml",
+        ),
+        ("BREAKER_JOBS__IN_FLIGHT", "0", "`in_flight`: 0 is out of bounds: at least 1"),
         ("BREAKER_ALERTS__X", "1", "`alerts` is not available yet: it comes with alert rules"),
         ("BREAKER_LISTEN", "8080", "`listen`: '8080' is not host:port, such as 127.0.0.1:8080 or [::1]:8080"),
         ("BREAKER_LIMITS__CONNECTIONS", "many", "`connections` is 'many'; it must be a whole number"),
@@ -92,4 +103,5 @@ def test_every_scalar_of_the_process_has_a_variable() -> None:
     known = variables()
     assert known["BREAKER_STORE__URL"] == "store.url"
     assert known["BREAKER_LIMITS__HEAD_TIMEOUT"] == "limits.head_timeout"
-    assert not any("CALLERS" in name for name in known)
+    assert known["BREAKER_JOBS__IN_FLIGHT"] == "jobs.in_flight"
+    assert not any(word in name for name in known for word in ("CALLERS", "OPERATORS", "PAYLOAD_KEYS"))

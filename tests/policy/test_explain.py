@@ -12,34 +12,126 @@ from breaker.policy.gateway_file import GatewayFile
 from breaker.policy.load import load, load_documents
 from breaker.policy.pipeline_file import OperationSection
 from breaker.policy.values import gateway_values, limits_in_words, operation_values
-from tests.policy.conftest import PIPELINE, Write
+from tests.policy.conftest import PIPELINE, QUEUED, Write
 
 SHIPPED = Path(__file__).parents[2] / "config"
 FRIDAY_US = 1_780_660_800_000_000  # 2026-06-05T12:00Z, 14:00 in Berlin
 HASHES = ("a" * 64, "b" * 64)
 
 
+JOBS = {"queue", "effects", "probe", "idempotency", "retry", "batch", "callback"}
+
+
 def test_every_field_of_the_models_has_a_value_in_words(folder: Path, write: Write) -> None:
     """A field that `explain` leaves out is one that `diff` does not see."""
-    write("pipelines/billing.yaml", PIPELINE + """\
+    capacity = """\
     capacity:
       rate: 1/s
       tenants: {acme: {rate: 1/s}}
       schedule: {timezone: UTC, hours: [{when: mon}]}
-""")  # fmt: skip
+"""
+    queued = QUEUED.replace("15m", "15m, weights: {acme: 2}, bands: {header: P, values: {acme: low}}")
+    write("pipelines/billing.yaml", queued + capacity)
     values = set(operation_values(load(folder, {}).operations["billing.charge"]))
     stated = {
         field.path.replace("<name>", "acme").replace("[]", "[0]") for field in fields_of(OperationSection)
     }
     assert values == stated
+    write("pipelines/billing.yaml", PIPELINE + capacity)
+    values = set(operation_values(load(folder, {}).operations["billing.charge"]))
+    assert values == {path for path in stated if path.split(".")[0] not in JOBS}
 
 
 def test_every_field_of_the_process_has_a_value_in_words(folder: Path, write: Write) -> None:
-    """Two ways to state keys are one value; everything else is one to one."""
-    write("gateway.yaml", f"callers: [{{id: crm, key_sha256: [{HASHES[0]}], operations: ['*']}}]\n")
+    """Two ways to state keys are one value, ids of payload keys are one list; all else is one to one."""
+    write("secrets/key", "ab" * 32)
+    write(
+        "gateway.yaml",
+        f"callers: [{{id: crm, key_sha256: [{HASHES[0]}], operations: ['*']}}]\n"
+        f"operators: [{{id: anna, key_sha256: [{HASHES[1]}]}}]\n"
+        "payload_keys: [{id: k1, file: secrets/key}]\n",
+    )
     values = set(gateway_values(load(folder, {}).gateway))
-    stated = {field.path.replace("callers[]", "callers.crm") for field in fields_of(GatewayFile)}
-    assert values == stated - {"callers.crm.id", "callers.crm.key_sha256_file"}
+    ids = {"callers": "crm", "operators": "anna", "payload_keys": "k1"}
+    stated = set()
+    for field in fields_of(GatewayFile):
+        name, _, rest = field.path.partition("[].")
+        stated.add(f"{name}.{ids[name]}.{rest}" if rest else name)
+    left_out = {"callers.crm.id", "operators.anna.id", "payload_keys.k1.id"}
+    left_out |= {"callers.crm.key_sha256_file", "operators.anna.key_sha256_file"}
+    assert values == stated - left_out | {"payload_keys"}
+
+
+def test_an_explanation_names_the_origin_of_each_value_about_jobs(folder: Path, write: Write) -> None:
+    """A band or a weight with a dot in its key, too."""
+    path = write("pipelines/billing.yaml", PIPELINE + """\
+    overflow: queue
+    queue:
+      start_within: 15m
+      max_jobs: 100
+      durability: {replicated: 2}
+      weights: {a.b: 3}
+      bands:
+        header: X-Plan
+        values: {"gold.v2[0]": critical}
+    retry: {for: 2h}
+    batch: {path: POST /b}
+""")  # fmt: skip
+    rows = {row.field: row for row in explain(load_documents(folder, {}), "billing.charge", 0).rows}
+    expected = {
+        "queue.start_within": ("15m", f"{path}:9"),
+        "queue.expire_after": ("never", "default"),
+        "queue.durability": ("replicated: 2", f"{path}:11"),
+        "queue.weights.a.b": ("3", f"{path}:12"),
+        "queue.bands.values.gold.v2[0]": ("critical", f"{path}:15"),
+        "queue.bands.default": ("normal", "default"),
+        "queue.encrypt": ("false", "default"),
+        "retry.for": ("2h", f"{path}:16"),
+        "retry.attempts": ("as many as fit", "default"),
+        "batch.path": ("POST /b", f"{path}:17"),
+        "batch.max_items": ("100", "default"),
+        "callback.allow": ("none", "default"),
+        "max_body": ("256KiB", "default"),
+        "effects": ("keyed", "default"),
+        "retired": ("false", "default"),
+    }
+    assert {name: (rows[name].value, rows[name].origin) for name in expected} == expected
+
+
+def test_differences_about_jobs_show_the_promise_and_no_secret(folder: Path, write: Write) -> None:
+    """Which key seals from now on, that a secret rotated, and what a 202 is worth."""
+    write("secrets/a", "ab" * 32)
+    write("secrets/b", "cd" * 32)
+    write("secrets/callbacks", "whsec_" + "A" * 32)
+    callback = "    callback: {allow: [a.example], secret_file: ../secrets/callbacks}\n"
+    write("gateway.yaml", "payload_keys: [{id: a, file: secrets/a}]\n")
+    write("pipelines/billing.yaml", QUEUED + callback)
+    old = load(folder, {})
+    write("secrets/callbacks", "whsec_" + "B" * 32)
+    write(
+        "gateway.yaml",
+        "payload_keys: [{id: b, file: secrets/b}, {id: a, file: secrets/a}]\n"
+        f"operators: [{{id: anna, key_sha256: [{HASHES[0]}], role: operator}}]\n",
+    )
+    write(
+        "pipelines/billing.yaml",
+        QUEUED.replace("15m", "5m, durability: memory, weights: {acme: 4}")
+        + callback
+        + "    effects: once\n    retired: true\n",
+    )
+    lines = [str(difference) for difference in diff(old, load(folder, {}))]
+    assert lines == [
+        "~ gateway: payload_keys a -> b, a",
+        "~ gateway: operators.anna.key_sha256 none -> (another, hidden)",
+        "~ gateway: operators.anna.role none -> operator",
+        "~ gateway: payload_keys.b.file none -> (another, hidden)",
+        "~ billing.charge: queue.start_within 15m -> 5m",
+        "~ billing.charge: queue.durability fsync -> memory",
+        "~ billing.charge: queue.weights.acme none -> 4",
+        "~ billing.charge: effects keyed -> once",
+        "~ billing.charge: callback.secret_file (hidden) -> (another, hidden)",
+        "~ billing.charge: retired false -> true",
+    ]
 
 
 def test_an_explanation_names_the_origin_of_each_value(folder: Path, write: Write) -> None:

@@ -1,5 +1,7 @@
 """The JSON Schemas for editors, and the documents: both say what the models say."""
 
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import jsonschema_rs
@@ -10,9 +12,10 @@ from breaker.policy import later
 from breaker.policy.document import read_document
 from breaker.policy.fields import fields_of, keys_at, markdown
 from breaker.policy.gateway_file import GatewayFile
+from breaker.policy.load import load
 from breaker.policy.pipeline_file import PipelineFile
 from breaker.policy.schema import FileKind, schema_of
-from tests.policy.conftest import PIPELINE
+from tests.policy.conftest import PIPELINE, Problems, Write
 
 ROOT = Path(__file__).parents[2]
 FILES: list[tuple[FileKind, Path]] = [
@@ -45,7 +48,22 @@ def test_the_shipped_files_satisfy_the_schema_for_editors(kind: FileKind, path: 
         ("    capcity: {rate: 20/s}", False),
         ("    capacity: {burst: 0}", False),
         ("    max_wait: 5", False),
-        ("    overflow: queue", False),
+        ("    overflow: queue", True),
+        ("    overflow: quee", False),
+        ("    queue: {start_within: 15m, max_jobs: 5, durability: {replicated: 2}}", True),
+        ("    queue: {start_within: 15m, max_jobs: 5, durability: 'replicated: 2'}", True),
+        ("    queue: {start_within: 15m, max_jobs: 5, durability: fsynk}", False),
+        ("    queue: {start_within: 15m, max_jobs: 5, durability: {replicated: 0}}", False),
+        ("    queue: {start_within: 15m, max_jobs: 5, weights: {acme: 4}}", True),
+        ("    queue: {start_within: 15m, max_jobs: 5, weights: {acme: 0}}", False),
+        ("    queue: {start_within: 15m}", False),
+        ("    retry: {for: 1h}", True),
+        ("    retry: {for_: 1h}", False),
+        ("    batch: {path: POST /b}", True),
+        ("    batch: {path: PUT /b}", False),
+        ("    batch: {path: 'POST /{id}'}", False),
+        ("    probe: GET /c/{idempotency_key}", True),
+        ("    probe: GET /c/{id}", False),
     ],
 )
 def test_the_schema_draws_the_line_where_loading_does(lines: str, is_valid: bool) -> None:
@@ -76,7 +94,36 @@ def test_no_later_field_is_a_field_already() -> None:
 
 
 def test_the_documents_name_every_later_field() -> None:
-    """Who looks for `queue` in the manual finds that it is not there yet."""
+    """Who looks for `circuit` in the manual finds that it is not there yet."""
     text = (ROOT / "docs" / "configuration.md").read_text()
-    for name in (*later.OPERATION, *later.VALUES):
-        assert f"`{name}`" in text, name
+    for name in later.OPERATION:
+        assert f"| `{name}` |" in text, name
+    assert "| `retry` without `overflow: queue` |" in text
+
+
+def test_the_documents_call_nothing_later_that_is_there() -> None:
+    """The other direction: a manual that denies a feature hides it."""
+    text = (ROOT / "docs" / "configuration.md").read_text().partition("## Not available yet")[2]
+    listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    assert listed == {*later.OPERATION, *later.GATEWAY, "retry"}
+
+
+def test_the_examples_of_the_documents_can_be_used(folder: Path, write: Write, problems: Problems) -> None:
+    """A person copies them; one that is refused is worse than none."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    gateway, pipeline = (block for block in blocks if block.startswith("# config/"))
+    for name in ("crm", "anna"):
+        write(f"secrets/{name}", sha256(name.encode()).hexdigest())
+    write("secrets/payload-2026-06", "ab" * 32)
+    write("secrets/payload-2025-06", "cd" * 32)
+    write("secrets/callbacks", "whsec_" + b64encode(bytes(24)).decode())
+    write("secrets/billing", "Bearer x")
+    write("contracts/charge-invoice.schema.json", "{}")
+    write("gateway.yaml", gateway)
+    write("pipelines/billing.yaml", pipeline)
+    assert problems() == []
+    operation = load(folder, {}).operations["billing.charge-invoice"]
+    assert operation.queue is not None
+    assert operation.queue.encrypt
+    assert None not in (operation.batch, operation.callback, operation.queue.bands)
