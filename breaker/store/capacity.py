@@ -20,7 +20,7 @@ from breaker.store.clock import StoreClock
 from breaker.store.coalescer import Coalescer
 from breaker.store.connection import Line
 from breaker.store.ending import end
-from breaker.store.parts import Lane, SettleItem
+from breaker.store.lane import Lane, SettleItem
 from breaker.store.policy import limits_of, publish_arguments, terms_of
 from breaker.store.scripts import load_scripts
 from breaker.store.wake import WakeListener
@@ -65,12 +65,12 @@ class CapacityStore:
         self._emit = emit
         self.clock = StoreClock()
         self.replica = replica
-        self._coalescer = Coalescer(
+        self.coalescer = Coalescer(
             Line(settings, scripts), self.clock, scripts,
             cluster=cluster, replica=replica, timeout_ms=settings.timeout_ms, emit=self._on_event,
         )  # fmt: skip
-        self._coalescer.on_clock_jump = self._renew_soon
-        self._wakes = WakeListener(settings, cluster=cluster, replica=replica, lanes=self._coalescer.lanes)
+        self.coalescer.on_clock_jump = self._renew_soon
+        self.wakes = WakeListener(settings, cluster=cluster, replica=replica, lanes=self.coalescer.lanes)
         self._operations: Mapping[str, Operation] = {}
         self._version = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,7 +89,7 @@ class CapacityStore:
         await self.publish(operations, version)
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(self._wakes.run()),
+            loop.create_task(self.wakes.run()),
             loop.create_task(self._keep_renewed()),
             loop.create_task(self._keep_published()),
         ]
@@ -108,12 +108,12 @@ class CapacityStore:
 
         """
         if not self.clock.is_set:
-            await self._coalescer.connect()
+            await self.coalescer.connect()
         now_us = self.clock.now_us()
         try:
             await asyncio.gather(
                 *(
-                    self._coalescer.run(
+                    self.coalescer.run(
                         self.lane(name),
                         "publish",
                         *publish_arguments(terms_of(operation, now_us), version, renews=renews),
@@ -129,7 +129,7 @@ class CapacityStore:
         self._operations, self._version = operations, version
 
     def lane(self, operation: str) -> Lane:
-        return self._coalescer.lane(operation)
+        return self.coalescer.lane(operation)
 
     async def admit(self, lane: Lane, ask: Ask) -> Verdict | None:
         """
@@ -139,14 +139,14 @@ class CapacityStore:
             StoreError: The store did not decide.
 
         """
-        answer = self._coalescer.ask(lane, ask)
+        answer = self.coalescer.ask(lane, ask)
         try:
             return await answer
         except asyncio.CancelledError:
             if answer.done() and not answer.cancelled():
                 # It was answered in the moment in which the caller hung up.
                 lane.waiters.pop(ask.id, None)
-                self._coalescer.withdraw(lane, ask)
+                self.coalescer.withdraw(lane, ask)
             raise
 
     async def wait_for_turn(self, lane: Lane, ask: Ask, seconds: float) -> Admitted | Refused:
@@ -165,10 +165,10 @@ class CapacityStore:
                         return await waiter
                 if waiter.done() and not waiter.cancelled():
                     return waiter.result()  # granted in the moment in which the time was up
-            return await self._coalescer.time_out(lane, ask)
+            return await self.coalescer.time_out(lane, ask)
         except asyncio.CancelledError:
             # The caller hung up: its place goes to the next, and what was granted goes back.
-            self._coalescer.withdraw(lane, ask)
+            self.coalescer.withdraw(lane, ask)
             raise
         finally:
             lane.waiters.pop(ask.id, None)
@@ -180,7 +180,11 @@ class CapacityStore:
     def settle(self, lane: Lane, ask: Ask, *, linger: str = "", service_us: int = 0) -> None:
         """Give the slot back, off the caller's path; never fails."""
         if lane.held.pop(ask.id, None) is not None:
-            self._coalescer.settle(lane, SettleItem(ask.id, ask.tenant, linger, service_us))
+            self.coalescer.settle(lane, SettleItem(ask.id, ask.tenant, linger, service_us))
+
+    def give_back(self, lane: Lane, slot: str, tenant: str) -> None:
+        """Free a slot that nobody holds any more."""
+        self.coalescer.settle(lane, SettleItem(slot, tenant, "", 0))
 
     async def look(self, operation: str) -> Look:
         """
@@ -190,7 +194,7 @@ class CapacityStore:
             StoreError: They cannot be had now.
 
         """
-        reply = await self._coalescer.run(self.lane(operation), "look", b"")
+        reply = await self.coalescer.run(self.lane(operation), "look", b"")
         texts: list[Any] = [part.decode() if isinstance(part, bytes) else part for part in reply]
         return Look(
             limits=limits_of(texts[2]), configured=limits_of(texts[3]), version=texts[4], in_use=texts[5],
@@ -201,7 +205,7 @@ class CapacityStore:
     async def close(self) -> None:
         """Give back what is left to give back, and hang up."""
         await end(self._tasks)
-        await self._coalescer.close()
+        await self.coalescer.close()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StoreFailed) and event.kind == StoreResetError.kind:
@@ -223,7 +227,7 @@ class CapacityStore:
                     await self._renew_now.wait()
                     jumped = True
             self._renew_now.clear()
-            for lane in list(self._coalescer.lanes.values()):
+            for lane in list(self.coalescer.lanes.values()):
                 older_than = loop.time() if jumped else loop.time() - RENEW_US / 1e6
                 due = [(id_, tenant) for id_, (tenant, at) in lane.held.items() if at <= older_than]
                 for at in range(0, len(due), RENEW_BATCH):
@@ -234,14 +238,14 @@ class CapacityStore:
         arguments: list[str | bytes | int] = [b"", LEASE_US]
         for lease in leases:
             arguments += lease
-        reply = await self._coalescer.run(lane, "renew", *arguments)
+        reply = await self.coalescer.run(lane, "renew", *arguments)
         now = asyncio.get_running_loop().time()
         for id_, tenant in leases:
             if id_ in lane.held:
                 lane.held[id_] = (tenant, now)
             else:
                 # Settled while we renewed, so it may have been taken again just now.
-                self._coalescer.settle(lane, SettleItem(id_, tenant, "", 0))
+                self.coalescer.settle(lane, SettleItem(id_, tenant, "", 0))
         if reply[2]:
             self._emit(LeasesLost(lane.operation, reply[2]))
 

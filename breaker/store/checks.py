@@ -5,6 +5,7 @@ Start-up checks: is this a store that capacity may be held in, and if not, how i
     loud      keys may be evicted; nothing is persisted; fsync once a second
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,12 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from breaker.core.errors import StartError, StoreError
-from breaker.core.model import StoreSettings
+from breaker.core.job_policy import Durability
+from breaker.core.model import Operation, StoreSettings
 from breaker.store.connection import open_client
 
 MAJOR_MIN = 7
+WAITAOF_SINCE = (7, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +29,14 @@ class StoreFacts:
     Attributes:
         name: `valkey 9.1.2`, `redis 7.0.15`.
         warnings: What a person should mend, each with the way.
+        fsync: `always`, `everysec`, `no`, `off` (nothing is persisted), or `unknown`.
+        can_wait_aof: It has WAITAOF, which says whether a write is on disk.
     """
 
     name: str
     warnings: tuple[str, ...]
+    fsync: str = "unknown"
+    can_wait_aof: bool = False
 
 
 async def check_store(settings: StoreSettings) -> StoreFacts:
@@ -74,13 +81,32 @@ async def _judge(client: Redis, info: dict[str, Any], settings: StoreSettings) -
             f"maxmemory-policy is {policy}: the store may drop limits and leases at will; "
             "CONFIG SET maxmemory-policy noeviction"
         )
-    if not info.get("aof_enabled"):
+    fsync = await _fsync(client) if info.get("aof_enabled") else "off"
+    if fsync == "off":
         warnings.append("appendonly is off: a restart forgets quotas and rates; CONFIG SET appendonly yes")
-    elif await _fsync(client) not in ("always", "everysec", "unknown"):
+    elif fsync not in ("always", "everysec", "unknown"):
         warnings.append(
             "appendfsync is no: a crash of the machine forgets seconds; CONFIG SET appendfsync everysec"
         )
-    return StoreFacts(name=f"{brand} {version}", warnings=tuple(warnings))
+    major, minor = (int(part) for part in str(info["redis_version"]).split(".")[:2])  # Valkey says 7.2.4
+    return StoreFacts(
+        name=f"{brand} {version}",
+        warnings=tuple(warnings),
+        fsync=fsync,
+        can_wait_aof=(major, minor) >= WAITAOF_SINCE and fsync != "off",
+    )
+
+
+def durability_warnings(facts: StoreFacts, operations: Iterable[Operation]) -> list[str]:
+    """Operations that promise more than this store can show, each with the way out."""
+    if facts.fsync in ("always", "unknown") or facts.can_wait_aof:
+        return []
+    return [
+        f"{operation.name} says `durability: {operation.queue.durability}`, and the store does not fsync before "
+        "it answers: its 202s say `memory`; CONFIG SET appendonly yes, CONFIG SET appendfsync always"
+        for operation in operations
+        if operation.queue and operation.queue.durability is not Durability.MEMORY
+    ]
 
 
 async def _fsync(client: Redis) -> str:

@@ -13,25 +13,26 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from breaker.core.errors import StoreClockError, StoreError, StoreRefusedError
-from breaker.core.events import ClockJumped, Listener, RoundTripEnded, StoreFailed, StoreRecovered
+from breaker.core.events import AcksLate, ClockJumped, Listener, RoundTripEnded, StoreFailed, StoreRecovered
+from breaker.core.jobs import Accepted, Ack, Leases, Offer
 from breaker.core.model import CLOCK_SKEW_US
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.clock import StoreClock, monotonic_us
-from breaker.store.connection import Line
+from breaker.store.connection import Command, Line
+from breaker.store.job_parts import AcceptPart, AckPart, KeepPart, LeasePart, RevokePart, take_bytes
 from breaker.store.keys import Keys, wake_prefix
-from breaker.store.parts import (
+from breaker.store.lane import (
+    AcceptItem,
     AskItem,
-    AskPart,
-    GrantPart,
+    KeepItem,
     Lane,
-    OtherPart,
-    Part,
+    LeaseRequest,
+    RevokeItem,
     SettleItem,
-    SettlePart,
     WithdrawItem,
-    WithdrawPart,
 )
+from breaker.store.parts import AskPart, GrantPart, OtherPart, SettlePart, WithdrawPart
 from breaker.store.scripts import Script
 
 PENDING_MAX = 10_000  # calls that may stand before the store; more is refused at once
@@ -41,6 +42,18 @@ SETTLE_S = 0.002  # a slot that nobody waits for may travel with the next call f
 RETRY_S = 0.25  # what must not be lost tries again after this
 GRANT_S_MAX = 0.5  # waiters are kept alive by a grant at least this often
 
+Part = (
+    AskPart
+    | SettlePart
+    | WithdrawPart
+    | GrantPart
+    | OtherPart
+    | AcceptPart
+    | RevokePart
+    | LeasePart
+    | AckPart
+    | KeepPart
+)
 YEAR_US = 31_536_000_000_000  # a second number larger than this is the store's clock
 
 T = TypeVar("T")
@@ -59,8 +72,18 @@ class Coalescer:
         replica: str,
         timeout_ms: int,
         emit: Listener,
+        after: tuple[Command, ...] = (),
     ) -> None:
+        """
+        Make it ready; nothing is sent yet.
+
+        Args:
+            after: Commands that follow each round trip which accepts jobs and say how far its writes
+                got (WAITAOF, WAIT). They stall what is behind them: such a coalescer is for that alone.
+
+        """
         self._line, self._clock, self._scripts = line, clock, scripts
+        self.after = after
         self._cluster, self._replica = cluster, replica
         self._timeout_us = timeout_ms * 1_000
         self._emit = emit
@@ -120,6 +143,46 @@ class Coalescer:
             self._start()
         elif self._task is None and self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(SETTLE_S, self._settle_now)
+
+    def accept(self, lane: Lane, offer: Offer) -> asyncio.Future[Accepted | None]:
+        """
+        May this call start, and if not, is it a job from now on?
+
+        Raises:
+            StoreRefusedError: Too many calls stand before the store already.
+
+        """
+        if self._pending >= PENDING_MAX:
+            raise StoreRefusedError(f"{PENDING_MAX} decisions are waiting for the store")
+        answer: asyncio.Future[Accepted | None] = asyncio.get_running_loop().create_future()
+        lane.accepts.append(AcceptItem(offer, answer))
+        self._pending += 1
+        self._kick(lane)
+        return answer
+
+    def revoke(self, lane: Lane, offer: Offer) -> asyncio.Future[bool]:
+        """Take an offer back; whether that came before it ran."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        lane.revokes.append(RevokeItem(offer, answer))
+        self._kick(lane)
+        return answer
+
+    def lease(self, lane: Lane, want: int, *, is_idle: bool) -> asyncio.Future[Leases]:
+        """Ask for jobs to run with the next round trip; one request of an operation at a time."""
+        answer: asyncio.Future[Leases] = asyncio.get_running_loop().create_future()
+        lane.lease = LeaseRequest(want, is_idle, answer)
+        self._kick(lane)
+        return answer
+
+    def ack(self, lane: Lane, ack: Ack) -> None:
+        """Tell how an attempt ended, with the next round trip; kept until the store has it."""
+        lane.acks.append(ack)
+        self._kick(lane)
+
+    def keep(self, lane: Lane, item: KeepItem) -> None:
+        """Tell how a direct call with a key ended, with the next round trip; kept until the store has it."""
+        lane.keeps.append(item)
+        self._kick(lane)
 
     def withdraw(self, lane: Lane, ask: Ask) -> None:
         """The call has gone: whatever it was given goes back."""
@@ -211,9 +274,16 @@ class Coalescer:
             yield WithdrawPart(
                 lane, scripts["withdraw"], [WithdrawItem(ask, None) for ask in take(lane.gone)]
             )
+        if lane.revokes:
+            yield RevokePart(lane, scripts["revoke"], self._replica, take(lane.revokes))
         if lane.settles:
             yield SettlePart(lane, scripts["settle"], take(lane.settles))
             lane.wants_grant = lane.wants_grant or lane.waiting > 0
+        if lane.keeps:
+            yield KeepPart(lane, scripts["keep"], take_bytes(lane.keeps, lambda item: len(item.result)))
+        if lane.acks:
+            acks = take_bytes(lane.acks, lambda ack: len(ack.result))
+            yield AckPart(lane, scripts["ack"], wake_prefix(self._cluster), acks, self._late)
         if lane.others:
             yield lane.others.popleft()
         if lane.asks:
@@ -222,9 +292,25 @@ class Coalescer:
             items = [item for item in items if not item.answer.done()]  # hung up before we asked
             if items:
                 yield AskPart(lane, scripts["admit"], self._replica, items)
+        yield from self._job_parts_of(lane)
         if lane.wants_grant:
             lane.wants_grant = False
             yield GrantPart(lane, scripts["grant"], self._replica, wake_prefix(self._cluster))
+
+    def _job_parts_of(self, lane: Lane) -> Iterator[Part]:
+        wake = wake_prefix(self._cluster)
+        if lane.accepts:
+            accepts = take_bytes(lane.accepts, lambda item: len(item.offer.payload))
+            self._pending -= len(accepts)
+            accepts = [item for item in accepts if not item.answer.done()]
+            if accepts:
+                yield AcceptPart(lane, self._scripts["accept"], self._replica, wake, accepts)
+        if lane.lease:
+            request, lane.lease = lane.lease, None
+            yield LeasePart(lane, self._scripts["lease"], self._replica, wake, request)
+
+    def _late(self, operation: str, count: int) -> None:
+        self._emit(AcksLate(operation, count))
 
     async def _round_trip(self, parts: list[Part]) -> bool:
         sent_us = monotonic_us()
@@ -236,7 +322,12 @@ class Coalescer:
                 sent_us = monotonic_us()
                 estimate_us = self._clock.now_us()
                 not_after_us = estimate_us + self._timeout_us
-            replies = await self._line.exchange([part.command(estimate_us, not_after_us) for part in parts])
+            commands = [part.command(estimate_us, not_after_us) for part in parts]
+            is_checked = bool(self.after) and any(isinstance(part, AcceptPart) for part in parts)
+            replies = await self._line.exchange([*commands, *self.after] if is_checked else commands)
+            if is_checked:
+                note_reach(parts, replies[len(parts) :])
+                del replies[len(parts) :]
         except StoreError as exc:
             self._failed(exc)
             for part in parts:
@@ -296,9 +387,9 @@ class Coalescer:
         error = error_in(part, reply)
         if error:
             self._failed(error)
-            before = len(part.lane.asks)
+            before = len(part.lane.asks) + len(part.lane.accepts)
             part.on_failure(error)
-            self._pending += len(part.lane.asks) - before
+            self._pending += len(part.lane.asks) + len(part.lane.accepts) - before
         self._plan(part)
         # After a clock error the same calls ask again at once, with the estimate corrected.
         return error is None or isinstance(error, StoreClockError)
@@ -343,6 +434,19 @@ class Coalescer:
         if self._failing_since_us is None and not isinstance(exc, StoreClockError):
             self._failing_since_us = monotonic_us()
         self._emit(StoreFailed(exc.kind, str(exc)))
+
+
+def note_reach(parts: list[Part], replies: list[Any]) -> None:
+    """What WAITAOF ([ours, replicas]) and WAIT (replicas) say of the writes before them."""
+    has_fsync, replicas = False, 0
+    for reply in replies:
+        if isinstance(reply, list):
+            has_fsync = reply[0] > 0
+        elif isinstance(reply, int):
+            replicas = reply
+    for part in parts:
+        if isinstance(part, AcceptPart):
+            part.reach = (has_fsync, replicas)
 
 
 def error_in(part: Part, reply: Any) -> StoreError | None:

@@ -8,7 +8,7 @@ of `Keys.all` is that of KEYS in `lua/limits.lua`.
 from dataclasses import dataclass
 
 OPERATION_KEYS = (
-    "policy", "rate", "slots", "waiting", "calls", "parked", "tombs", "seen", "calendar", "periods",
+    "policy", "rate", "slots", "waiting", "calls", "parked", "tombs", "seen", "calendar", "periods", "q",
 )  # fmt: skip
 
 
@@ -35,3 +35,13 @@ class Keys:
 def wake_prefix(cluster: str) -> str:
     """The channel on which a replica hears of its grants is this and its id."""
     return f"brk:{cluster}:wake:"
+
+
+def jobs_channel(cluster: str) -> str:
+    """The channel on which all replicas hear that jobs could start."""
+    return f"{wake_prefix(cluster)}jobs"
+
+
+def audit_key(cluster: str) -> str:
+    """The stream of what people changed."""
+    return f"brk:{cluster}:{{cluster}}:audit"

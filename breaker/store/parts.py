@@ -6,108 +6,18 @@ coalescer knows only this much of them.
 """
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from breaker.core.errors import StoreClockError, StoreError, StoreResetError, StoreTimeoutError
 from breaker.core.model import LEASE_US
-from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.connection import Command
+from breaker.store.lane import KEY_COUNT, POLICIES, AskItem, Lane, SettleItem, WithdrawItem, check
 from breaker.store.scripts import Script
 
-POLICIES = (
-    None, Policy.RATE, Policy.SLOTS, Policy.QUOTA, Policy.TENANT_RATE, Policy.TENANT_SLOTS,
-    Policy.CLOSED, Policy.WAITING,
-)  # fmt: skip
-KEY_COUNT = b"10"
-GONE_MAX = 10_000
 HEAD_SIZE = 5  # numbers before the first call's
 ITEM_SIZE = 7  # numbers per call in the reply of admit.lua
-
-
-@dataclass(slots=True)
-class AskItem:
-    """A call that wants to start, and who waits for the answer (None: it had been withdrawn)."""
-
-    ask: Ask
-    answer: asyncio.Future[Verdict | None]
-    is_retried: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SettleItem:
-    """A slot to give back; `linger` as in settle.lua."""
-
-    id: str
-    tenant: str
-    linger: str
-    service_us: int
-
-
-@dataclass(slots=True)
-class WithdrawItem:
-    """A call that gives up; nobody waits for the answer when it is `gone`."""
-
-    ask: Ask
-    answer: asyncio.Future[Admitted | Refused] | None
-
-
-@dataclass(slots=True)
-class Lane:
-    """
-    One operation's work for the next round trip, and what is known of its waiting calls.
-
-    Attributes:
-        gone: Calls that left without waiting for an answer. Bounded: leases and waiters lapse anyway.
-        held: Leases of this replica: id -> (tenant, when taken or renewed, loop seconds).
-        waiters: Calls of this replica that wait for their turn, to be told when it comes.
-        waiting: How many wait over all replicas, as last heard.
-        limits_text: The operation's limits in force, as last heard.
-        service_us: How long a call takes on average, as last heard; 0 when not known.
-        wants_grant: The next round trip looks whose turn it is.
-
-    """
-
-    operation: str
-    keys: tuple[bytes, ...]
-    asks: deque[AskItem] = field(default_factory=deque)
-    settles: deque[SettleItem] = field(default_factory=deque)
-    withdraws: deque[WithdrawItem] = field(default_factory=deque)
-    gone: deque[Ask] = field(default_factory=lambda: deque(maxlen=GONE_MAX))
-    others: deque["OtherPart"] = field(default_factory=deque)
-    held: dict[str, tuple[str, float]] = field(default_factory=dict)
-    waiters: dict[str, asyncio.Future[Admitted]] = field(default_factory=dict)
-    waiting: int = 0
-    limits_text: str = ""
-    service_us: int = 0
-    wants_grant: bool = False
-    grant_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        return not (
-            self.asks or self.settles or self.withdraws or self.gone or self.others or self.wants_grant
-        )
-
-
-def check(reply: list[Any]) -> None:
-    """
-    The head of every reply: did the step happen?
-
-    Raises:
-        StoreClockError: Not now: late, or the clocks disagree. Nothing was written.
-        StoreResetError: The store does not know the operation.
-
-    """
-    match reply[0]:
-        case 0:
-            return
-        case 3:
-            raise StoreResetError("the store has no policy for this operation: it was flushed or replaced")
-        case _:
-            raise StoreClockError("the store's clock and ours disagree; nothing was written")
 
 
 class AskPart:
@@ -208,6 +118,8 @@ class SettlePart:
         self.lane.waiting = reply[2]
         if reply[2] > 0:
             self.lane.wants_grant = True
+        if reply[3] > 0 and self.lane.on_jobs:
+            self.lane.on_jobs()
 
     def on_failure(self, error: StoreError) -> None:
         # The work is done, and giving back is idempotent: it waits for the store.
@@ -309,9 +221,6 @@ class OtherPart:
     def on_failure(self, error: StoreError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
-
-
-Part = AskPart | SettlePart | WithdrawPart | GrantPart | OtherPart
 
 
 def wake(lane: Lane, ids: Any) -> None:

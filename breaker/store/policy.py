@@ -10,13 +10,17 @@ nothing is stated (times in microseconds), so that `redis-cli hgetall` can be re
     calendar        1 when the zset `calendar` says which limits hold when
     quota           starts per period; the zset `periods` holds the periods
     mode, overflow, waiting_max, retry_max_us, version
+    queue           bounds and times of the jobs, see lua/queue.lua:load_queue; `weight:<tenant>`, `weights` whether any
+    debt            cost that a batch may charge at once
+    hold            `paused` or `draining`, by a person, with hold_until, _author, _reason, _since; kept when files change
 """
 
 from hashlib import sha256
 
 from breaker.core.calendar import quota_periods, transitions
+from breaker.core.job_policy import Effects, Queue
 from breaker.core.model import Limits, Operation, Rate
-from breaker.core.terms import Terms
+from breaker.core.terms import QueueTerms, Terms
 
 DAY_US = 86_400_000_000
 AHEAD_US = 60 * DAY_US  # calendars are published this far ahead ...
@@ -40,7 +44,39 @@ def terms_of(operation: Operation, now_us: int) -> Terms:
         overflow=operation.overflow,
         waiting_max=operation.waiting_max,
         retry_max_us=operation.retry_after_max_ms * 1_000,
+        debt=operation.batch.max_items * capacity.cost.max if operation.batch else 0,
+        queue=queue_terms_of(operation, operation.queue) if operation.queue else None,
+        is_retired=operation.retired,
     )
+
+
+def queue_terms_of(operation: Operation, queue: Queue) -> QueueTerms:
+    batch = operation.batch
+    return QueueTerms(
+        jobs_max=queue.jobs_max,
+        bytes_max=queue.bytes_max,
+        tenant_jobs_max=-1 if queue.tenant_jobs_max is None else queue.tenant_jobs_max,
+        tenant_bytes_max=-1 if queue.tenant_bytes_max is None else queue.tenant_bytes_max,
+        keep_result_us=queue.keep_result_ms * 1_000,
+        keep_dead_us=queue.keep_dead_ms * 1_000,
+        window_us=operation.idempotency.window_ms * 1_000,
+        is_once=operation.effects is Effects.ONCE,
+        has_probe=operation.probe is not None,
+        batch_items=batch.max_items if batch else 0,
+        batch_bytes=batch.max_bytes if batch else 0,
+        batch_window_us=batch.window_ms * 1_000 if batch else 0,
+        weights=queue.weights,
+    )
+
+
+def text_of_queue(terms: QueueTerms) -> str:
+    """The numbers of a queue as lua/queue.lua reads them."""
+    numbers = (
+        terms.jobs_max, terms.bytes_max, terms.tenant_jobs_max, terms.tenant_bytes_max, terms.keep_result_us,
+        terms.keep_dead_us, terms.window_us, int(terms.is_once), int(terms.has_probe), terms.batch_items,
+        terms.batch_bytes, terms.batch_window_us,
+    )  # fmt: skip
+    return " ".join(map(str, numbers))
 
 
 def text_of(limits: Limits) -> str:
@@ -79,6 +115,15 @@ def publish_arguments(terms: Terms, version: str, *, renews: bool = False) -> li
         fields["tenant"] = text_of(terms.per_tenant)
     if terms.quota is not None:
         fields["quota"] = str(terms.quota)
+    if terms.is_retired:
+        fields["retired"] = "1"
+    if terms.debt:
+        fields["debt"] = str(terms.debt)
+    if terms.queue:
+        weights = terms.queue.weights
+        fields["queue"] = text_of_queue(terms.queue)
+        fields["weights"] = "1" if weights else "0"
+        fields |= {f"weight:{name}": str(weight) for name, weight in weights.items()}
     fields |= {f"tenant:{name}": text_of(limits) for name, limits in terms.tenants.items()}
     times: list[str] = [str(len(terms.calendar))]
     for start, limits in terms.calendar:

@@ -1,15 +1,19 @@
 """
 Scripts: the verbs of the store, from `lua/*.lua`.
 
-A line `-- include limits` is replaced by that file, so that each verb stays one readable file
-while they share one definition of the rules.
+A line such as `-- include limits` is replaced by that file, so that each verb stays one readable
+file while they share one definition of the rules.
 """
 
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 
-VERBS = ("admit", "grant", "settle", "withdraw", "renew", "look", "publish")
+VERBS = (
+    "admit", "grant", "settle", "withdraw", "renew", "look", "publish",
+    "accept", "lease", "ack", "extend", "revoke", "keep", "show", "alter", "listed", "chores", "ledger", "hold",
+)  # fmt: skip
+SHARED = ("limits", "queue", "turn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,12 @@ class Script:
 def load_scripts() -> dict[str, Script]:
     """Read all verbs from the package."""
     folder = files("breaker.store") / "lua"
-    limits = (folder / "limits.lua").read_text(encoding="utf-8")
+    shared = {name: (folder / f"{name}.lua").read_text(encoding="utf-8") for name in SHARED}
     scripts = {}
     for verb in VERBS:
-        text = (folder / f"{verb}.lua").read_text(encoding="utf-8").replace("-- include limits\n", limits)
+        text = (folder / f"{verb}.lua").read_text(encoding="utf-8")
+        for name, content in shared.items():
+            text = text.replace(f"-- include {name}\n", content)
         # SHA-1 is the name that Redis gives a script, not a protection.
         sha = sha1(text.encode(), usedforsecurity=False).hexdigest().encode()
         scripts[verb] = Script(verb, text, sha)

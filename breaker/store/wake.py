@@ -1,5 +1,6 @@
 """
-Wakes: how a replica hears that another one granted its waiting calls their turn.
+Wakes: how a replica hears that another one granted its waiting calls their turn, that there are jobs
+to run, or that a job has ended for which somebody waits here.
 
 A message that gets lost costs nothing but time: the waiting call's own timer asks the store, and
 learns that it was granted.
@@ -7,25 +8,36 @@ learns that it was granted.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
 from breaker.core.model import StoreSettings
 from breaker.store.connection import open_client
-from breaker.store.keys import wake_prefix
-from breaker.store.parts import Lane, wake
+from breaker.store.keys import jobs_channel, wake_prefix
+from breaker.store.lane import Lane
+from breaker.store.parts import wake
 
 RETRY_S = 0.5
 
 
 class WakeListener:
-    """Listens on this replica's channel for as long as the process runs."""
+    """
+    Listens on this replica's channel, and on that of all, for as long as the process runs.
+
+    Attributes:
+        on_work: An operation has jobs that could start; None: messages may have been missed.
+        on_ended: These jobs, for which somebody waits here, have ended.
+
+    """
 
     def __init__(
         self, settings: StoreSettings, *, cluster: str, replica: str, lanes: dict[str, Lane]
     ) -> None:
-        self._settings, self._lanes = settings, lanes
-        self._channel = wake_prefix(cluster) + replica
+        self._settings, self._lanes, self._replica = settings, lanes, replica
+        self._channels = wake_prefix(cluster) + replica, jobs_channel(cluster)
+        self.on_work: Callable[[str | None], None] | None = None
+        self.on_ended: Callable[[list[str]], None] | None = None
 
     async def run(self) -> None:
         while True:
@@ -38,12 +50,23 @@ class WakeListener:
         client = open_client(self._settings)
         try:
             async with client.pubsub() as channel:
-                await channel.subscribe(self._channel)
+                await channel.subscribe(*self._channels)
+                if self.on_work:
+                    self.on_work(None)
                 async for message in channel.listen():
                     if message["type"] == "message":
-                        operation, *ids = message["data"].decode().split(" ")
-                        lane = self._lanes.get(operation)
-                        if lane:
-                            wake(lane, ids)
+                        self._heard(*message["data"].decode().split(" "))
         finally:
             await client.aclose()
+
+    def _heard(self, subject: str, *words: str) -> None:
+        """`operation id...` grants turns; `=work operation replica` and `=ended id...` are about jobs."""
+        if subject == "=work":
+            operation, sender = words
+            if self.on_work and sender != self._replica:
+                self.on_work(operation)
+        elif subject == "=ended":
+            if self.on_ended:
+                self.on_ended(list(words))
+        elif lane := self._lanes.get(subject):
+            wake(lane, words)

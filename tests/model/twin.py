@@ -16,7 +16,7 @@ from breaker.core.state import PLAYING, Ask, State
 from breaker.core.terms import Terms
 from breaker.core.verdict import Admitted, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.keys import Keys
-from breaker.store.parts import POLICIES
+from breaker.store.lane import POLICIES
 from breaker.store.policy import publish_arguments, text_of
 from breaker.store.scripts import load_scripts
 
@@ -32,14 +32,17 @@ class Twin:
         self.publish(terms)
 
     def run(self, verb: str, *arguments: str | int) -> list[Any]:
-        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, 10, *self.keys.all, *arguments)
+        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, len(self.keys.all), *self.keys.all, *arguments)
         assert reply[0] == 0, reply
         return reply
 
     def publish(self, terms: Terms) -> None:
         self.terms = terms
         self.run("publish", *publish_arguments(terms, "test"))
-        self.redis.hdel(self.keys.named("policy"), "override", "override_until")
+        self.redis.hdel(self.keys.named("policy"), "override", "override_until", "hold", "hold_until")
+        if terms.hold:
+            hold: dict[Any, Any] = {"hold": terms.hold.word, "hold_until": terms.hold.until_us}
+            self.redis.hset(self.keys.named("policy"), mapping=hold)
         if terms.override:
             fields: dict[Any, Any] = {
                 "override": text_of(terms.override.limits),
@@ -147,6 +150,7 @@ class Twin:
         moments += [waiter.give_up_us for waiter in state.calls.values()]
         moments += [start for start, _ in self.terms.calendar] + [end for _, end in self.terms.periods]
         moments += [bucket.tat_us for bucket in state.tenants.values()]
+        moments += [self.terms.hold.until_us] if self.terms.hold else []
         return sorted({moment for moment in moments if self.now_us <= moment < PLAYING})
 
     def _hash(self, name: str) -> dict[str, str]:

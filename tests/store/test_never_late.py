@@ -30,7 +30,7 @@ class Steps:
         self.redis, self.keys = redis, Keys(cluster, "billing.charge")
 
     def run(self, verb: str, *arguments: str | int) -> list[Any]:
-        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, 10, *self.keys.all, *arguments)
+        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, len(self.keys.all), *self.keys.all, *arguments)
         return reply
 
     def publish(self, terms: Terms) -> None:

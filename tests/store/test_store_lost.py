@@ -130,7 +130,7 @@ async def test_what_is_left_to_give_back_is_given_back_at_the_end(server: Server
                 one.settle(ask)
                 await until(lambda: cannot_connect(one))
         assert await other.in_use() == 0
-        assert one.store._coalescer._task is None
+        assert one.store.coalescer._task is None
 
 
 async def cannot_connect(one: Replica) -> bool:

@@ -217,7 +217,7 @@ async def nobody_waits(one: Replica) -> bool:
 def waits_and_dies(redis: Redis, cluster: str, *, wait_us: int) -> None:
     """A call of a replica that joins the line now, and of which nothing is heard again."""
     reply = redis.eval(
-        SCRIPTS["admit"].text, 10, *Keys(cluster, "billing.charge").all,
+        SCRIPTS["admit"].text, 11, *Keys(cluster, "billing.charge").all,
         "", "", "", "DEADDEAD", LEASE_US, "DEADDEAD.00000000", "", 1, wait_us,
     )  # fmt: skip
     assert reply[5] == 4, "it waits"

@@ -48,19 +48,7 @@ local function join(id, tenant, cost, wait_us, policy, own_line)
 end
 
 local function tell(out, at, verdict, policy, retry, own, leased)
-  -- The room of whatever is tightest: the tenant's rate, else the operation's, else the slots.
-  local bucket, room = op, RATE
-  if own and own.limits.interval > 0 then bucket, room = own, TENANT_RATE end
-  local limits, remaining, reset = bucket.limits, 0, 0
-  if limits.interval > 0 then
-    local debt = max(0, bucket.tat - now)
-    remaining = max(0, floor((limits.tau - debt) / limits.interval))
-    reset = remaining > 0 and debt or max(0, debt + limits.interval - limits.tau)
-  elseif limits.concurrency then
-    room, remaining = SLOTS, max(0, limits.concurrency - bucket.used)
-  else
-    room = 0
-  end
+  local room, remaining, reset = room_of(op, own, now)
   out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5], out[at + 6] =
     verdict, policy, retry, room, remaining, reset, leased and 1 or 0
 end
@@ -77,6 +65,11 @@ for i = 6, #ARGV, 4 do
   -- 1. A tombstone: its replica has given this call up.
   if tombs and redis.call('ZSCORE', KEYS[7], id) then
     tell(out, at, 7, 0, 0, own)
+  -- A person holds the operation: also what is in shadow, or only alerts.
+  elseif op.hold then
+    local wait = op.hold_until > 0 and op.hold_until - now or op.retry_max
+    local policy = op.hold == 'paused' and PAUSED or DRAINING
+    tell(out, at, 5, policy, ticket(op, own, CLOSED, cost, wait, now), own)
   -- 2. What can never fit is the caller's mistake.
   elseif impossible and not op.shadow then
     tell(out, at, 6, impossible, 0, own)

@@ -52,6 +52,10 @@ for step = 1, 64 do
   unpark()
   local id = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
   if not id then break end
+  if op.hold == 'paused' then
+    next_us = 500000
+    break
+  end
   local waiter = waiter_of(id)
   if not waiter then
     redis.call('ZREM', KEYS[4], id)

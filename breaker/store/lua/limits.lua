@@ -15,6 +15,7 @@
 --  10 periods  zset  "start end" of quota periods scored by start, us
 -- Keys of a tenant are KEYS[2], KEYS[3], KEYS[6] with ":<tenant>" behind.
 local RATE, SLOTS, QUOTA, TENANT_RATE, TENANT_SLOTS, CLOSED, TURN = 1, 2, 3, 4, 5, 6, 7
+local DRAINING, PAUSED = 12, 13
 local PLAYING = 9e15
 local LEASE = 10000000
 local PARK_MAX = 60000000
@@ -40,7 +41,7 @@ end
 local function limits_of(text)
   local limit, interval, burst, concurrency = string.match(text, '^(%S+) %S+ (%S+) (%S+) (%S+)$')
   local limits = {limit = tonumber(limit), interval = tonumber(interval) or 0, concurrency = tonumber(concurrency)}
-  limits.tau = limits.interval * (tonumber(burst) or 0)
+  limits.tau, limits.debt = limits.interval * (tonumber(burst) or 0), 0
   limits.closed = limits.limit == 0 or limits.concurrency == 0
   return limits
 end
@@ -58,7 +59,7 @@ local function bucket_of(limits, suffix, now)
     if interval > 0 and interval ~= limits.interval and tat > now then
       tat = now + floor((tat - now) * (limits.interval / interval))
     end
-    tat = min(tat, now + 2 * limits.tau)
+    tat = min(tat, now + limits.tau + max(limits.tau, limits.debt))
     bucket.changed = tat ~= bucket.tat or (interval > 0 and interval ~= limits.interval)
     bucket.tat, bucket.interval = tat, limits.interval
     if tat <= now and bucket.promise > 0 then bucket.promise, bucket.changed = 0, true end
@@ -74,7 +75,7 @@ end
 -- The operation: which limits hold now (override, else calendar, else file), and its counters.
 local function load_operation(now)
   local p = redis.call('HMGET', KEYS[1], 'file', 'tenant', 'quota', 'mode', 'overflow', 'waiting_max',
-    'retry_max_us', 'calendar', 'override', 'override_until', 'exceptions')
+    'retry_max_us', 'calendar', 'override', 'override_until', 'exceptions', 'hold', 'hold_until', 'debt', 'retired')
   if not p[1] then return nil end
   local text, until_us = p[1], nil
   if p[8] == '1' then
@@ -84,7 +85,13 @@ local function load_operation(now)
     until_us = following and tonumber(string.match(following, '^%S+'))
   end
   if p[9] and tonumber(p[10]) > now then text, until_us = p[9], tonumber(p[10]) end
-  local op = bucket_of(limits_of(text), '', now)
+  local limits = limits_of(text)
+  limits.debt = limits.interval * (tonumber(p[14]) or 0)
+  local op = bucket_of(limits, '', now)
+  op.hold_until = tonumber(p[13]) or 0
+  if p[12] and (op.hold_until == 0 or op.hold_until > now) then op.hold = p[12] end
+  op.retired = p[15] == '1'
+  if not op.hold and op.retired then op.hold, op.hold_until = 'draining', 0 end
   op.text, op.until_us, op.tenant_text, op.exceptions = text, until_us, p[2], p[11] == '1'
   op.shadow, op.alert = p[4] == 'shadow', p[5] == 'alert'
   op.waiting_max, op.retry_max, op.tenants = tonumber(p[6]), tonumber(p[7]), {}
@@ -149,7 +156,7 @@ end
 local function charge_bucket(bucket, cost, now)
   local limits = bucket.limits
   if limits.interval > 0 then
-    bucket.tat = min(max(now, bucket.tat) + cost * limits.interval, now + 2 * limits.tau)
+    bucket.tat = min(max(now, bucket.tat) + cost * limits.interval, now + limits.tau + max(limits.tau, limits.debt))
   end
   bucket.used, bucket.changed = bucket.used + 1, true
 end
@@ -199,6 +206,37 @@ local function save(op, now)
   for _, own in pairs(op.tenants) do
     if own and own.changed then save_bucket(own, now) end
   end
+end
+
+-- The room of whatever is tightest: the tenant's rate, else the operation's, else the slots.
+local function room_of(op, own, now)
+  local bucket, room = op, RATE
+  if own and own.limits.interval > 0 then bucket, room = own, TENANT_RATE end
+  local limits = bucket.limits
+  if limits.interval > 0 then
+    local debt = max(0, bucket.tat - now)
+    local remaining = max(0, floor((limits.tau - debt) / limits.interval))
+    return room, remaining, remaining > 0 and debt or max(0, debt + limits.interval - limits.tau)
+  elseif limits.concurrency then
+    return SLOTS, max(0, limits.concurrency - bucket.used), 0
+  end
+  return 0, 0, 0
+end
+
+-- It never started: slot and quota go back, and of the rate what time has not given back since.
+local function refund(op, own, id, cost, now)
+  local expiry = tonumber(redis.call('ZSCORE', KEYS[3], id) or 0)
+  if expiry <= now then return false end
+  local since = now - (expiry - LEASE)
+  redis.call('ZREM', KEYS[3], id)
+  op.tat = op.tat - max(0, cost * op.limits.interval - since)
+  if own then
+    redis.call('ZREM', own.slots_key, id)
+    own.tat, own.changed = own.tat - max(0, cost * own.limits.interval - since), true
+  end
+  op.started = max(0, op.started - cost)
+  if op.quota then op.quota_used = max(0, op.quota_used - cost) end
+  return true
 end
 
 -- Leases that ran out are not counted; this only frees their memory, a bounded number a call.

@@ -5,9 +5,10 @@
 -- ARGV   version that may be renewed ("" replaces any), count of policy fields, then field, value, ...; count of calendar entries, then start, limits, ...;
 --        then quota periods: start, end, ...
 --
--- A person's live override stays. Returns {0, 1 when something changed}
+-- A person's live override and hold stay. Returns {0, 1 when something changed}
 local at = 3 + 2 * tonumber(ARGV[2])
-local kept = {override = true, override_until = true}
+local kept = {override = true, override_until = true, hold = true, hold_until = true, hold_author = true,
+  hold_reason = true, hold_since = true}
 local before = redis.call('HGET', KEYS[1], 'digest')
 if before == ARGV[4] then return {0, 0} end
 -- A replica that only renews its calendars must not put back limits that others have replaced.

@@ -4,7 +4,7 @@
 -- KEYS   as in limits.lua
 -- ARGV   now, then per call: lease id, tenant ("" none), linger ("" release now, "mean", or us), service_us (0 not counted)
 --
--- Idempotent: a lease id that has gone is nobody else's. Returns {0, now, calls waiting}
+-- Idempotent: a lease id that has gone is nobody else's. Returns {0, now, calls waiting, tenants with waiting jobs}
 -- include limits
 local now = clock(ARGV[1])
 local service = tonumber(redis.call('HGET', KEYS[2], 'service') or 0)
@@ -40,4 +40,10 @@ if redis.call('EXISTS', KEYS[6]) == 1 then
     if due and tonumber(due) < PLAYING then redis.call('ZADD', KEYS[6], int(min(now, tonumber(due))), tenant) end
   end
 end
-return {0, now, redis.call('HLEN', KEYS[5])}
+if redis.call('EXISTS', KEYS[11] .. ':w') == 1 then
+  -- Its lines of jobs may, too (their names are in queue.lua; `w` holds those blocked by their tenant's cap).
+  for tenant in pairs(settled) do
+    for band = 0, 3 do redis.call('ZADD', KEYS[11] .. ':w', 'XX', int(now), band .. ' ' .. tenant) end
+  end
+end
+return {0, now, redis.call('HLEN', KEYS[5]), redis.call('HLEN', KEYS[11] .. ':n')}

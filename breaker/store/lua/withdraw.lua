@@ -20,18 +20,7 @@ for i = 2, #ARGV, 4 do
   if waiter then leave(id, waiter, now) end
   if is_granted then
     what = 1
-    if why == 'gone' then
-      -- It never started: slot and quota go back, and of the rate what time has not given back since.
-      local since = now - (expiry - LEASE)
-      redis.call('ZREM', KEYS[3], id)
-      op.tat = op.tat - max(0, cost * op.limits.interval - since)
-      if own then
-        redis.call('ZREM', own.slots_key, id)
-        own.tat, own.changed = own.tat - max(0, cost * own.limits.interval - since), true
-      end
-      op.started = max(0, op.started - cost)
-      if op.quota then op.quota_used = max(0, op.quota_used - cost) end
-    end
+    if why == 'gone' then refund(op, own, id, cost, now) end
   elseif why == 'timeout' then
     -- Still in line, or dropped from it by a grant that came just before: a ticket in any case.
     local blocked, wait = blocks(op, own, cost, now)

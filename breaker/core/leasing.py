@@ -1,0 +1,446 @@
+"""
+Leasing: which jobs may start now? Leasing a job is its admission.
+
+The store runs the same rules in `store/lua/lease.lua`.
+
+1. Leases that ran out: the job goes to the front as a suspect, or is `unknown` where sending twice
+   is not safe. One that was lost twice while it ran alone is poison.
+2. What did not start in time ends, visibly.
+3. What was scheduled stands in line when it is due; so do parked lines whose cap may have room.
+4. A suspect runs alone on its replica, so that a job that kills replicas takes no neighbours along.
+   One busy replica at a time is asked to become idle; while an idle one waits for a slot for it,
+   one slot is kept. A suspect whose tenant has no room steps behind the others.
+5. The others run in their turn, until capacity or wish is used up: who stands first and has no room
+   stops all; who is blocked by its own tenant's cap is parked and stops nobody.
+6. A batch is the jobs of one batch key that is due: one slot, tenants' caps count items, and its
+   rate is paid behind, as debt. When batches are switched on, what waited before goes first; when
+   they are switched off, what is left of the groups goes one by one.
+7. A job that costs more than its limits allow at once (they were lowered) waits for all of the
+   burst, and not for ever.
+8. What was given out in an answer that got lost goes back to the front; what an answer that was
+   heard gave out runs.
+"""
+
+from dataclasses import dataclass, field
+from heapq import nsmallest
+
+from breaker.core import fairness, rate
+from breaker.core.accepting import queue_of
+from breaker.core.admission import blocks, never_fits
+from breaker.core.fairness import Pick
+from breaker.core.job_ends import Told, finish, give_back, reap
+from breaker.core.jobs import JobState, Reason
+from breaker.core.model import LEASE_US, Limits, Mode
+from breaker.core.queue import (
+    POISON_MAX,
+    WAITING,
+    Job,
+    Jobs,
+    expiring,
+    parked_until_us,
+    set_group_due,
+    stop_waiting,
+    wait_in_line,
+)
+from breaker.core.rate import Bucket
+from breaker.core.state import Ask, State, View, look_at, tenant_bucket
+from breaker.core.terms import QueueTerms, Terms, held
+from breaker.core.verdict import Policy
+from breaker.core.waiting import SLOT_RETRY_US
+
+RECLAIM_MAX = 16
+EXPIRE_MAX = 16
+SCHEDULED_MAX = 64
+SUSPECTS_MAX = 4
+SKEW_US = 2_000_000  # a lease that ends later than this beyond any was written before the clock went back
+LATE_GROUPS_MAX = 16
+GROUP_RETRY_US = 1_000_000  # a batch key all of whose lines are parked is looked at again after this
+KEPT_SLOT = "kept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """
+    A dispatcher asks for work.
+
+    Attributes:
+        wanted: At most so many jobs; or one batch.
+        is_idle: It runs nothing, so that it may run a suspect.
+        number: Of this question.
+        heard: Of its newest question whose answer came; None when that is the one before.
+
+    """
+
+    replica: str
+    wanted: int
+    is_idle: bool
+    number: int = 0
+    heard: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Leased:
+    """
+    The answer, as `core.jobs.Leases`.
+
+    Attributes:
+        jobs: (id, attempt) in order.
+        slot: Of a batch or a suspect; empty when each job holds its own.
+        next_us: When it makes sense to ask again; None: nothing is due.
+
+    """
+
+    jobs: list[tuple[str, int]] = field(default_factory=list)
+    slot: str = ""
+    next_us: int | None = None
+    wants_alone: bool = False
+    is_alone: bool = False
+    has_more: bool = False
+    lost: int = 0
+    expired: int = 0
+
+    def ask_again(self, wait_us: int) -> None:
+        self.next_us = wait_us if self.next_us is None else min(self.next_us, wait_us)
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """One lease step: what it looks at, and how far it has come."""
+
+    state: State
+    jobs: Jobs
+    queue: QueueTerms
+    view: View
+    question: Question
+    lease_us: int
+    out: Leased = field(default_factory=Leased)
+    is_blocked: bool = False
+    steps: int = 0
+    served: set[tuple[int, str]] = field(default_factory=set)
+
+    @property
+    def now(self) -> int:
+        return self.view.now_us
+
+    @property
+    def is_shadow(self) -> bool:
+        return self.view.terms.mode is Mode.SHADOW
+
+
+def lease(state: State, jobs: Jobs, terms: Terms, question: Question, now_us: int, lease_us: int) -> Leased:
+    """Give out the jobs whose turn it is, as far as there is capacity."""
+    queue = queue_of(terms)
+    take_back(state, jobs, queue, question, now_us)
+    view = look_at(state, terms, now_us)
+    step = Step(state=state, jobs=jobs, queue=queue, view=view, question=question, lease_us=lease_us)
+    reclaim(step)
+    expire_due(step)
+    line_up(step)
+    step.is_blocked = held(terms, now_us) == Policy.PAUSED
+    if not step.is_blocked and question.wanted > 0 and jobs.suspects:
+        lease_suspect(step)
+    keep_slot(step)
+    group = choose_group(step)
+    is_batch = bool(group) and queue.batch_items > 0
+    lease_in_turn(step, group, is_batch=is_batch)
+    reap(jobs, queue, now_us)
+    say_when(step, is_batch=is_batch)
+    state.own.leases.pop(KEPT_SLOT, None)
+    fairness.settle_turn(jobs.turn, step.served)
+    if step.out.jobs:
+        jobs.given[question.replica] = question.number, list(step.out.jobs)
+    return step.out
+
+
+def take_back(state: State, jobs: Jobs, queue: QueueTerms, question: Question, now_us: int) -> None:
+    """Rule 8."""
+    number, given = jobs.given.get(question.replica, (0, []))
+    if question.heard is None or number <= question.heard:
+        return
+    del jobs.given[question.replica]
+    for id_, attempt in given:
+        job = jobs.jobs.get(id_)
+        if job and job.state is JobState.RUNNING and job.attempt == attempt:
+            give_back(state, jobs, queue, job, now_us, 0)
+
+
+def reclaim(step: Step) -> None:
+    """Rule 1."""
+    running = step.jobs.in_state(JobState.RUNNING)
+    gone = sorted((job.due_us, job.id) for job in running if job.due_us <= step.now)
+    for _, id_ in gone[:RECLAIM_MAX]:
+        lose(step, step.jobs.jobs[id_])
+    latest = step.now + step.lease_us
+    late = [job for job in step.jobs.in_state(JobState.RUNNING) if job.due_us > latest + SKEW_US]
+    for job in nsmallest(RECLAIM_MAX, late, key=lambda job: (job.due_us, job.id)):
+        job.due_us = latest
+
+
+def lose(step: Step, job: Job) -> None:
+    step.out.lost += 1
+    if step.queue.is_once:
+        finish(step.jobs, step.queue, job, JobState.UNKNOWN, Told(reason=Reason.LOST), step.now)
+        if step.queue.has_probe:
+            step.jobs.probes[job.id] = step.now
+        return
+    job.lost += job.suspect == 2  # noqa: PLR2004 - it ran alone
+    if job.lost >= POISON_MAX:
+        finish(step.jobs, step.queue, job, JobState.DEAD, Told(reason=Reason.POISON), step.now)
+        return
+    job.suspect, job.since_us, job.reason = 1, step.now, Reason.LOST
+    wait_in_line(step.jobs, step.queue, job, step.now, at_front=True)
+
+
+def expire_due(step: Step) -> None:
+    """Rule 2."""
+    for moment, id_ in expiring(step.jobs)[:EXPIRE_MAX]:
+        if moment <= step.now:
+            expire(step, step.jobs.jobs[id_])
+
+
+def expire(step: Step, job: Job) -> None:
+    stop_waiting(step.jobs, step.queue, job, step.now)
+    finish(step.jobs, step.queue, job, JobState.EXPIRED, Told(reason=job.reason), step.now)
+    step.out.expired += 1
+
+
+def line_up(step: Step) -> None:
+    """Rule 3."""
+    scheduled = step.jobs.in_state(JobState.SCHEDULED)
+    due = sorted((job.due_us, job.id) for job in scheduled if job.due_us <= step.now)
+    for _, id_ in due[:SCHEDULED_MAX]:
+        job = step.jobs.jobs[id_]
+        job.since_us, job.due_us = step.now, 0
+        wait_in_line(step.jobs, step.queue, job, step.now, service_us=step.state.service_us)
+    fairness.unpark(step.jobs.turn, step.now)
+
+
+def lease_suspect(step: Step) -> None:
+    """Rule 4."""
+    jobs, now = step.jobs, step.now
+    if not step.question.is_idle:
+        is_ours = jobs.alone == step.question.replica
+        if is_ours or not now < jobs.alone_until_us <= now + step.lease_us:
+            jobs.alone, jobs.alone_until_us = step.question.replica, now + step.lease_us
+            step.out.wants_alone = True
+        return
+    first = sorted((order, id_) for id_, order in jobs.suspects.items())[:SUSPECTS_MAX]
+    for _, id_ in first:
+        job = jobs.jobs[id_]
+        blocked = blocks_job(step, job)
+        if blocked is None:
+            del jobs.suspects[id_]
+            step.out.slot = take(step, job, "", is_alone=True)
+            charge(step, step.out.slot, job.cost)
+            step.out.is_alone = step.is_blocked = True
+            return
+        policy, wait = blocked
+        is_slots = policy in (Policy.SLOTS, Policy.TENANT_SLOTS)
+        step.out.ask_again(SLOT_RETRY_US if is_slots else max(wait, 1_000))
+        if not policy.is_tenants_own:
+            if policy is Policy.SLOTS:
+                jobs.kept_until_us = now + 2 * SLOT_RETRY_US
+            step.is_blocked = True
+            return
+        jobs.suspects[id_] = max(jobs.suspects.values()) + 1
+
+
+def keep_slot(step: Step) -> None:
+    """Rule 4: busy replicas would take each slot that they give back in the same step."""
+    is_kept = step.now < step.jobs.kept_until_us <= step.now + 2 * SLOT_RETRY_US
+    if step.jobs.suspects and not step.question.is_idle and is_kept:
+        step.state.own.leases[KEPT_SLOT] = step.now + LEASE_US
+
+
+def choose_group(step: Step) -> str:
+    """Rule 6: the batch key that is due for longest, or none."""
+    groups, now = step.jobs.groups, step.now
+    if step.queue.batch_items > 0:
+        furthest = now + max(step.queue.batch_window_us, GROUP_RETRY_US)
+        late = [(group.due_us, name) for name, group in groups.items() if group.due_us > furthest]
+        for _, name in sorted(late)[:LATE_GROUPS_MAX]:  # put off before the clock went back
+            groups[name].due_us = now + step.queue.batch_window_us
+    if step.is_blocked or (step.queue.batch_items > 0 and has_plain(step)):
+        return ""
+    return min(
+        ((group.due_us, name) for name, group in groups.items() if group.due_us <= now), default=(0, "")
+    )[1]
+
+
+def has_plain(step: Step) -> bool:
+    """Lines without a batch key that could start."""
+    return any(lines.spots for (_, group), lines in step.jobs.turn.lines.items() if not group)
+
+
+def lease_in_turn(step: Step, group: str, *, is_batch: bool) -> None:
+    """Rules 5 and 6."""
+    most = step.question.wanted
+    if is_batch:
+        most = step.queue.batch_items if most > 0 else 0
+        in_debt = rate.interval_us(step.view.limits) > 0 and step.state.own.tat_us > step.now
+        if in_debt and not step.is_shadow:
+            step.is_blocked = True
+            step.out.ask_again(step.state.own.tat_us - step.now)
+    cost = size = 0
+    steps_max = 2 * most + 64
+    while not step.is_blocked and len(step.out.jobs) < most and step.steps < steps_max:
+        step.steps += 1
+        picked = fairness.pick(step.jobs.turn, group, step.now)
+        if picked is None:
+            break
+        job = step.jobs.jobs[picked.id]
+        if 0 < job.expiry_us <= step.now and job.first_us == 0:
+            expire(step, job)
+            continue
+        blocked = blocks_item(step, job, cost) if is_batch else blocks_job(step, job)
+        if blocked:
+            stand_aside(step, picked, *blocked)
+            continue
+        if is_batch and size > 0 and size + job.size > step.queue.batch_bytes:
+            break
+        give_out(step, picked, job, is_batch=is_batch)
+        cost, size = cost + job.cost, size + job.size
+    if group:
+        if is_batch and cost > 0:
+            charge(step, step.out.slot, cost)
+        settle_group(step, group, is_exhausted=step.steps == steps_max)
+
+
+def give_out(step: Step, picked: Pick, job: Job, *, is_batch: bool) -> None:
+    fairness.serve(step.jobs.turn, picked, job.cost, step.queue.weights.get(job.tenant, 1))
+    name = fairness.group_of(picked.line)
+    step.served.add((picked.band, name))
+    if name:
+        del step.jobs.groups[name].members[job.id]
+    slot = take(step, job, step.out.slot, is_alone=False)
+    if is_batch:
+        step.out.slot = slot
+    else:
+        charge(step, slot, job.cost)
+
+
+def stand_aside(step: Step, picked: Pick, policy: Policy, wait_us: int) -> None:
+    """Rule 5."""
+    if policy.is_tenants_own:
+        until = parked_until_us(policy, wait_us, step.now, step.lease_us, picked.line)
+        fairness.park(step.jobs.turn, picked.band, picked.line, until)
+        return
+    step.is_blocked = True
+    step.out.ask_again(step.lease_us if policy is Policy.SLOTS else max(1, wait_us))
+
+
+def settle_group(step: Step, name: str, *, is_exhausted: bool) -> None:
+    """A batch key that was served goes behind the others; one whose lines are parked is put off."""
+    is_served = bool(step.out.jobs)
+    if name in step.jobs.groups:
+        set_group_due(step.jobs, step.queue, name, step.now, is_served=is_served)
+    is_idle = not is_served and not step.is_blocked and not is_exhausted
+    if is_idle and step.question.wanted > 0 and name in step.jobs.groups:
+        step.jobs.groups[name].due_us = step.now + GROUP_RETRY_US
+
+
+def take(step: Step, job: Job, slot: str, *, is_alone: bool) -> str:
+    """The job runs from now on, under this slot or one of its own."""
+    now, tenant = step.now, step.view.of_tenant(job.tenant)
+    job.state, job.attempt, job.since_us = JobState.RUNNING, job.attempt + 1, now
+    job.suspect, job.due_us = 2 if is_alone else 0, now + step.lease_us
+    job.first_us = job.first_us or now
+    held_as = f"{job.id}.{job.attempt}"
+    if tenant:
+        bucket = tenant_bucket(step.state, tenant, job.tenant, now)
+        rate.charge(bucket, tenant, job.cost, now)
+        bucket.leases[held_as] = now + step.lease_us
+    step.out.jobs.append((job.id, job.attempt))
+    return slot or held_as
+
+
+def charge(step: Step, slot: str, cost: int) -> None:
+    """The operation's own limits: once a slot, for a batch with the cost of all its items."""
+    rate.charge(step.state.own, step.view.limits, cost, step.now)
+    step.state.started += cost
+    if step.view.terms.quota is not None:
+        step.state.quota_used += cost
+    step.state.own.leases[slot] = step.now + step.lease_us
+
+
+def at_once(limits: Limits, cost: int) -> int:
+    """Rule 7."""
+    return min(cost, limits.rate.burst) if rate.interval_us(limits) and limits.rate else cost
+
+
+def blocks_job(step: Step, job: Job) -> tuple[Policy, int] | None:
+    """The limit that has no room for this job, and how long it will not."""
+    if step.is_shadow:
+        return None
+    ask = Ask(id=job.id, tenant=job.tenant, cost=job.cost)
+    if never_fits(step.view, ask):
+        own, quota = step.view.of_tenant(job.tenant), step.view.terms.quota
+        cost = at_once(step.view.limits, job.cost)
+        cost = at_once(own, cost) if own else cost
+        ask = Ask(id=job.id, tenant=job.tenant, cost=min(cost, quota) if quota else cost)
+    return blocks(step.state, step.view, ask)
+
+
+def blocks_item(step: Step, job: Job, cost: int) -> tuple[Policy, int] | None:
+    """Rule 6: the same for an item of a batch that costs so much already."""
+    if step.is_shadow:
+        return None
+    view, now = step.view, step.now
+    if blocked := blocks_tenant(step, job):
+        return blocked
+    if rate.is_closed(view.limits):
+        return Policy.CLOSED, (view.until_us or now + view.terms.retry_max_us) - now
+    quota = view.terms.quota
+    if (
+        quota is not None
+        and step.state.quota_used + cost + (min(job.cost, quota) if quota else job.cost) > quota
+    ):
+        return Policy.QUOTA, view.quota_end_us - now if view.quota_end_us else view.terms.retry_max_us
+    return None if rate.has_slot(step.state.own, view.limits, now) else (Policy.SLOTS, 0)
+
+
+def blocks_tenant(step: Step, job: Job) -> tuple[Policy, int] | None:
+    own = step.view.of_tenant(job.tenant)
+    if own is None:
+        return None
+    bucket: Bucket = tenant_bucket(step.state, own, job.tenant, step.now)
+    if rate.is_closed(own):
+        return Policy.TENANT_RATE, step.view.terms.retry_max_us
+    if (wait := rate.rate_wait_us(bucket, own, at_once(own, job.cost), step.now)) > 0:
+        return Policy.TENANT_RATE, wait
+    return None if rate.has_slot(bucket, own, step.now) else (Policy.TENANT_SLOTS, 0)
+
+
+def say_when(step: Step, *, is_batch: bool) -> None:
+    """When it makes sense to ask again: at once when more could start, else when something is due."""
+    if step.question.wanted <= 0:
+        return
+    due_groups = [group.due_us for group in step.jobs.groups.values()]
+    if not step.is_blocked and (has_plain(step) or any(due <= step.now for due in due_groups)):
+        find_room(step, is_batch=is_batch)
+    if step.out.has_more:
+        step.out.next_us = 0
+        return
+    jobs, now = step.jobs, step.now
+    moments = [job.due_us for job in jobs.in_state(JobState.SCHEDULED, JobState.RUNNING)]
+    moments += [moment for moment, _ in expiring(jobs)]
+    hold = step.view.terms.hold
+    if held(step.view.terms, now) != Policy.PAUSED:
+        moments += jobs.turn.parked.values()
+        moments += [due for due in due_groups if due > now]
+    elif hold and hold.until_us:
+        moments.append(hold.until_us)
+    for moment in moments:
+        step.out.ask_again(max(0, moment - now))
+
+
+def find_room(step: Step, *, is_batch: bool) -> None:
+    """Somebody waits whose turn it could be: is there room for more?"""
+    own, limits, now = step.state.own, step.view.limits, step.now
+    wait = own.tat_us - now if is_batch else rate.rate_wait_us(own, limits, 1, now)
+    blocked_us = wait if rate.interval_us(limits) and wait > 0 else None
+    if not rate.has_slot(own, limits, now) and (is_batch or blocked_us is None):
+        blocked_us = step.lease_us
+    step.out.has_more = blocked_us is None or step.is_shadow
+    if not step.out.has_more and blocked_us is not None:
+        step.out.ask_again(blocked_us)

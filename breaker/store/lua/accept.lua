@@ -1,0 +1,188 @@
+#!lua
+-- accept: may these calls start now, and if not, are they jobs from now on? Mirrors core/accepting.py.
+--
+-- KEYS   as in limits.lua and queue.lua
+-- ARGV   now, estimate, not_after, replica, lease_us, wake channel prefix,
+--        then per call: lease id, job id, tenant, cost, caller, key ("-" none), fingerprint, band, line,
+--        flags (a: asynchronous, w: its caller waits here), not_before, deadline, expiry (0 never), callback ("-"), payload
+--
+-- Returns {0, now, limits text, jobs waiting, mean service us, pace, spread, is held}, then per call
+--   {verdict, policy, retry_us, room policy, remaining, reset_us, is leased, job id, ahead}
+--   verdict as in admit.lua, and 8 queued, 9 queued before under this key, 10 in progress, 11 key reused,
+--   12 ended (its record is kept), 13 outcome unknown
+-- include limits
+-- include queue
+local now, replica, lease_us = clock(ARGV[1]), ARGV[4], tonumber(ARGV[5])
+local off = off_time(now, ARGV[2], ARGV[3])
+if off then return {off, now} end
+local op = load_operation(now)
+if not op then return {3, now} end
+local q = load_queue()
+local bands, depth = depths()
+local f = call('HMGET', Q, 'bytes', 'pace', 'spread')
+local bytes, accepted, leases = tonumber(f[1]) or 0, 0, {}
+local tombs, parked = call('EXISTS', KEYS[7]) == 1, call('EXISTS', Q .. ':w') == 1
+
+-- 3. Nobody overtakes what could start now, nor its own tenant's jobs.
+local function is_behind(tenant)
+  if q.batch > 0 then
+    if call('ZCOUNT', Q .. ':b', '-inf', int(now)) > 0 then return true end
+    return parked and call('HEXISTS', Q .. ':n', tenant) == 1
+  end
+  if call('EXISTS', Q .. ':v:0', Q .. ':v:1', Q .. ':v:2', Q .. ':v:3', Q .. ':b') > 0 then return true end
+  for band = 0, 3 do
+    if parked and call('ZSCORE', Q .. ':w', band .. ' ' .. tenant) then return true end
+  end
+  return false
+end
+
+-- 5. Bounds: nothing that was accepted is dropped to make room, so what does not fit is refused.
+local function full(tenant, size)
+  if depth >= q.jobs_max then return FULL_JOBS end
+  if bytes + size > q.bytes_max then return FULL_BYTES end
+  if q.tenant_jobs >= 0 and (tonumber(call('HGET', Q .. ':n', tenant)) or 0) >= q.tenant_jobs then
+    return FULL_TENANT_JOBS
+  end
+  if q.tenant_bytes >= 0 and (tonumber(call('HGET', Q .. ':nb', tenant)) or 0) + size > q.tenant_bytes then
+    return FULL_TENANT_BYTES
+  end
+end
+
+-- A key that is known: its verdict and its job, or nothing when the call is to be treated as new.
+local function known_key(id_key, fingerprint)
+  local state, id, lease_id, print = string.match(call('GET', id_key) or '', '^(%S) (%S+) (%S+) (%S+)$')
+  if not state then return nil end
+  if print ~= fingerprint then return 11, id end
+  if state == 'u' then return 13, id end
+  if state == 'k' then return 12, id end
+  if state == 'd' then
+    if tonumber(call('ZSCORE', KEYS[3], lease_id) or 0) > now then return 10, id end
+    -- Its gateway died: where repeating is safe the next one runs it again, else nobody knows.
+    return q.once and 13 or nil, id
+  end
+  local job = call('GETRANGE', Q .. ':j:' .. id, 0, 0)
+  return (job == 'q' or job == 'w' or job == 'r') and 9 or 12, id
+end
+
+local function watch(id)
+  local others = call('HGET', Q .. ':y', id)
+  if not (others and string.find(others, replica, 1, true)) then
+    call('HSET', Q .. ':y', id, others and others .. ' ' .. replica or replica)
+  end
+  call('PEXPIRE', Q .. ':y', 300000)
+end
+
+-- The earliest moment at which the call could start, where the limit that blocks it says so.
+local function earliest(op, own, policy, wait)
+  if policy == CLOSED then return op.until_us end
+  if policy == QUOTA then return op.quota_end > 0 and op.quota_end or nil end
+  if policy == RATE or (policy == TENANT_RATE and not own.limits.closed) then return now + wait end
+end
+
+local function describe(at)
+  local id, band = ARGV[at + 1], tonumber(ARGV[at + 7])
+  local due, payload = tonumber(ARGV[at + 10]), ARGV[at + 14]
+  local job = {state = 'q', band = band, attempt = 0, failures = 0, lost = 0, suspect = 0, first = 0, since = now,
+    reason = '-', accepted = now, deadline = tonumber(ARGV[at + 11]), expiry = tonumber(ARGV[at + 12]),
+    cost = tonumber(ARGV[at + 3]), caller = ARGV[at + 4], tenant = ARGV[at + 2], line = ARGV[at + 8],
+    key = ARGV[at + 5], callback = ARGV[at + 13]}
+  if due > now then job.state = 'w' end
+  return id, job, text_of(job, payload)
+end
+
+local function enqueue(at, flags, id, job, text, park_until)
+  local band, due = job.band, tonumber(ARGV[at + 10])
+  call('SET', Q .. ':j:' .. id, text)
+  if job.key ~= '-' then
+    call('SET', key_of(job.caller, job.key), 'j ' .. id .. ' - ' .. ARGV[at + 6], 'PX', 7776000000)
+  end
+  if due > now then
+    call('ZADD', Q .. ':d', int(due), id)
+  else
+    wait_in_line(q, id, job, now, false, op.service, park_until)
+    parked = parked or park_until ~= nil
+  end
+  if job.expiry > 0 then call('ZADD', Q .. ':e', int(job.expiry), id) end
+  if string.find(flags, 'w', 1, true) then watch(id) end
+  count_waiting(q, job, 1)
+  bytes, depth, accepted = bytes + #text, depth + 1, accepted + 1
+  tally('accepted', 1)
+  tally('bytes', #text)
+  local ahead = 0
+  for higher = 0, band do ahead = ahead + bands[higher] end
+  if due <= now then bands[band] = bands[band] + 1 end
+  return id, ahead
+end
+
+local out = {0, now, op.text, 0, op.service, tonumber(f[2]) or 0, tonumber(f[3]) or 0, op.hold == 'paused' and 1 or 0}
+local function tell(verdict, policy, retry, own, leased, id, ahead)
+  local room, remaining, reset = room_of(op, own, now)
+  local at = #out
+  out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5], out[at + 6], out[at + 7], out[at + 8], out[at + 9] =
+    verdict, policy, retry, room, remaining, reset, leased and 1 or 0, id or '', ahead or 0
+end
+
+for at = 7, #ARGV, 15 do
+  local lease_id, id, tenant, cost, flags = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 9]
+  local own = tenant_of(op, tenant, now) or nil
+  local id_key = ARGV[at + 5] ~= '-' and key_of(ARGV[at + 4], ARGV[at + 5])
+  local verdict, known
+  if id_key then verdict, known = known_key(id_key, ARGV[at + 6]) end
+  local policy, wait = blocks(op, own, cost, now)
+  local impossible = never_fits(op, own, cost)
+  op.wanted = op.wanted + cost
+  -- 1. A tombstone: its replica has given this call up.
+  if tombs and (call('ZSCORE', KEYS[7], lease_id) or call('ZSCORE', KEYS[7], id)) then
+    tell(7, 0, 0, own)
+  elseif verdict then
+    if verdict == 9 and string.find(flags, 'w', 1, true) then watch(known) end
+    tell(verdict, 0, verdict == 10 and max(op.service, 1000000) or 0, own, false, known)
+  -- 2. What can never fit is the caller's mistake.
+  elseif impossible and not op.shadow then
+    tell(6, impossible, 0, own)
+  -- What is retired takes nothing new, also while a person has paused it.
+  elseif op.hold == 'draining' or op.retired then
+    tell(5, DRAINING, op.hold and op.hold_until > 0 and op.hold_until - now or op.retry_max, own)
+  else
+    local is_later = tonumber(ARGV[at + 10]) > now or string.find(flags, 'a', 1, true) or op.hold == 'paused'
+    if not is_later and not op.shadow and not policy and is_behind(tenant) then policy, wait = TURN, 0 end
+    if not is_later and (op.shadow or not policy) then
+      if not policy then charge(op, own, cost, now) end
+      -- A call with a key holds a lease in any case: while it lives, the key is in progress.
+      local leased = not policy and (op.limits.concurrency ~= nil or (own ~= nil and own.limits.concurrency ~= nil)) or id_key
+      if leased then
+        lease(leases, KEYS[3], lease_id, now + lease_us)
+        if own then lease(leases, own.slots_key, lease_id, now + lease_us) end
+      end
+      if id_key then
+        call('SET', id_key, 'd ' .. id .. ' ' .. lease_id .. ' ' .. ARGV[at + 6], 'PX', int(max(1, floor(q.window / 1000))))
+      end
+      tell(policy and 3 or 1, policy or 0, 0, own, leased)
+    else
+      local expiry = tonumber(ARGV[at + 12])
+      local job_id, job, text = describe(at)
+      local bound, could = full(tenant, #text), not op.shadow and earliest(op, own, policy, wait)
+      if expiry > 0 and could and could >= expiry then
+        -- It could not start before it expires: said now, not then.
+        tell(5, policy, ticket(op, own, policy, cost, wait, now), own)
+      elseif bound then
+        -- Room comes with the next start.
+        local limited = op.limits.interval > 0 and RATE or TURN
+        tell(5, bound, ticket(op, own, limited, cost, max(op.limits.interval, policy == RATE and wait or 0), now), own)
+      else
+        local is_own = not op.shadow and (policy == TENANT_RATE or policy == TENANT_SLOTS)
+        local _, ahead = enqueue(at, flags, job_id, job, text, is_own and parked_until(policy, wait, now, lease_us, job.line) or nil)
+        tell(8, policy or 0, 0, own, false, job_id, ahead)
+      end
+    end
+  end
+end
+if accepted > 0 then
+  call('INCRBY', Q .. ':given:' .. replica, accepted)
+  call('PEXPIRE', Q .. ':given:' .. replica, 172800000)
+end
+out[4] = depth
+save(op, now)
+save_leases(leases, lease_us, now)
+save_queue(q, ARGV[6])
+return out
