@@ -11,8 +11,12 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from breaker.core.events import Outcome
+from breaker.core.job_policy import Band
+from breaker.core.jobs import Offer
+from breaker.core.promise import Eta
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Room
+from breaker.gateway.job_payload import JobResult
 from breaker.gateway.tenants import Tenants
 from breaker.gateway.work import Work
 
@@ -31,6 +35,16 @@ class Kind(StrEnum):
     TOO_COSTLY = "too-costly"
     TENANT_LIMIT = "tenant-limit"
     OVER_CAPACITY = "over-capacity"
+    QUEUE_FULL = "queue-full"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    IDEMPOTENCY_KEY_MISSING = "idempotency-key-missing"
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
+    IN_PROGRESS = "in-progress"
+    DURABILITY_NOT_MET = "durability-not-met"
+    JOB_NOT_FOUND = "job-not-found"
+    RESULT_EXPIRED = "result-expired"
+    NOT_CANCELLABLE = "not-cancellable"
     DEGRADED = "degraded"
     DEADLINE = "deadline"
     OUTCOME_UNKNOWN = "outcome-unknown"
@@ -61,6 +75,63 @@ class Refusal:
     room: Room = Room()
     extra: Mapping[str, Any] = field(default_factory=dict)
     headers: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """
+    What a caller asks of an operation with a queue, beside the work itself.
+
+    Attributes:
+        key: Its idempotency key, or empty.
+        is_async: Queue it, also when it could start now (`Prefer: respond-async`).
+        wait_s: Hold the connection so long for the result (`Prefer: wait=N`); None did not say.
+        not_before_us: Microseconds since 1970; 0 is now.
+        expires_in_ms: Of its own; None did not say.
+        band: If it may name one.
+        callback: Where its end is told, or empty.
+
+    """
+
+    key: str = ""
+    is_async: bool = False
+    wait_s: float | None = None
+    not_before_us: int = 0
+    expires_in_ms: int | None = None
+    band: Band | None = None
+    callback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """
+    What a caller is told of a job.
+
+    Attributes:
+        job: The whole id.
+        state: A state of core/jobs.py, or `held`.
+        position: Jobs that may start before it; None when it does not wait.
+        eta: None when it is not known.
+        deadline_us, expiry_us, due_us: Microseconds since 1970; 0 is none.
+        durability: What its acceptance reached; empty when it is not known any more.
+        preference: `Preference-Applied`, or empty.
+        is_known: The same key had made it a job before.
+        why: The limit that had no room; None when it asked to be queued.
+
+    """
+
+    job: str
+    state: str
+    band: Band
+    position: int | None
+    eta: Eta | None
+    deadline_us: int
+    expiry_us: int = 0
+    due_us: int = 0
+    durability: str = ""
+    preference: str = ""
+    is_known: bool = False
+    why: Policy | None = None
 
 
 class CallerError(Exception):
@@ -133,11 +204,18 @@ class Reply(Protocol):
     def abort(self) -> None:
         """The body ends here, and must not look complete."""
 
+    def accepted(self, call: "Call", receipt: Receipt) -> None:
+        """202: it is a job."""
+
+    def kept(self, call: "Call", result: JobResult, outcome: Outcome, lines: bytes) -> None:
+        """The downstream's answer that was kept; `lines` are further header lines."""
+
     async def drain(self) -> None:
         """Wait until the caller has taken what was written, as far as that is bounded."""
 
 
 NOT_ASKED = Ask(id="")
+NO_WISHES = Wishes()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -158,6 +236,9 @@ class Call:
         task: Cancelled when the caller hangs up while `ends_on_hang_up`.
         is_ended: It was counted; no second time.
         sent_body: What was read to look at it, and goes downstream.
+        wishes: Of an operation with a queue.
+        offer: What the store was offered, of an operation with a queue.
+        batch_value, band_word: What the body says at the pointers of the batch key and the band.
 
     """
 
@@ -185,4 +266,8 @@ class Call:
     asked: float = 0.0
     admitted: float = 0.0
     verdict: Admitted | None = None
+    wishes: Wishes = NO_WISHES
+    offer: Offer | None = None
+    batch_value: Any = None
+    band_word: str | None = None
     is_ended: bool = False

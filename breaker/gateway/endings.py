@@ -10,7 +10,7 @@ from breaker.gateway.call import Call, CallerError, Kind, Refusal
 from breaker.gateway.downstream import ConnectFailed, DownstreamError, Response, TimedOut, TooLarge
 
 FOREVER = float("inf")
-CAPACITY_REASONS = frozenset(Policy)
+CAPACITY_REASONS = frozenset(Policy) - {Policy.DRAINING, Policy.PAUSED}  # those are a person's doing
 WHY = {
     Policy.RATE: "{operation} is at its rate over all replicas",
     Policy.SLOTS: "all slots of {operation} are in use",
@@ -19,6 +19,12 @@ WHY = {
     Policy.TENANT_SLOTS: "tenant {tenant} has all of its own slots of {operation} in use",
     Policy.CLOSED: "{operation} is closed now",
     Policy.WAITING: "others wait for {operation} already",
+    Policy.JOBS: "the queue of {operation} is full",
+    Policy.BYTES: "the queue of {operation} has no room for more bytes",
+    Policy.TENANT_JOBS: "tenant {tenant} has as many jobs waiting for {operation} as it may have",
+    Policy.TENANT_BYTES: "the jobs of tenant {tenant} for {operation} take as many bytes as they may",
+    Policy.DRAINING: "{operation} takes nothing new: it is being drained or retired",
+    Policy.PAUSED: "{operation} was paused by a person",
 }
 
 

@@ -5,6 +5,7 @@ Headers that we add: who called, whose answer it is, and the room that is left.
 from breaker.core.events import Outcome
 from breaker.core.model import Limits, Operation
 from breaker.core.verdict import Policy, Room
+from breaker.gateway.acceptance import Replay
 from breaker.gateway.call import Call
 from breaker.gateway.work import tenant_limits
 from breaker.store.policy import limits_of
@@ -92,3 +93,17 @@ def words_of(operation: Operation, limits_text: str, tenant: str, policy: Policy
     if limits.rate:
         return f"{limits.rate.limit} per {limits.rate.period_us // 1_000_000} s, burst {limits.rate.burst}"
     return None
+
+
+def own_key(call: Call) -> bytes:
+    """A direct call whose caller sent no key carries one all the same: the id of its decision."""
+    return b"" if call.wishes.key else b"Idempotency-Key: %b\r\n" % call.decision.encode()
+
+
+def replay_lines(replay: Replay) -> bytes:
+    """What an answer that was kept says of itself."""
+    job = replay.job.encode()
+    lines = b"Breaker-Job: %b\r\nContent-Location: /v1/jobs/%b/result\r\n" % (job, job)
+    if replay.preference:
+        lines += b"Preference-Applied: %b\r\n" % replay.preference.encode()
+    return lines if replay.is_first else lines + b"Idempotent-Replayed: true\r\n"

@@ -1,8 +1,9 @@
 """
 The path of a call, top to bottom. Read `Path.take` first.
 
-    1 check     the contract, before any capacity is spent                 422
+    1 inspect   the contract, before any capacity is spent                 422
     2 admit     one atomic step in the store: every limit, and whose turn
+                  queued  -> a job: acceptance.py, then dispatcher.py      202
                   waiting -> in arrival order over all replicas, at most max_wait
                   refused -> a problem that names the limit, with a ticket 429, 503
     3 forward   to the downstream, with what is left of the deadline       502, 504
@@ -21,29 +22,30 @@ from breaker.core.errors import StoreError
 from breaker.core.events import Action, CallEnded, Listener, Outcome, Result
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, TooCostly, Waiting
-from breaker.gateway.call import Call, CallerError, Kind, Refusal
-from breaker.gateway.contract import NotJsonError, at_pointer, parse
+from breaker.gateway.acceptance import Acceptance, Answer, Replay
+from breaker.gateway.call import Call, CallerError, Kind, Receipt, Refusal
 from breaker.gateway.downstream import DownstreamError, Response, TimedOut
 from breaker.gateway.endings import (
     CAPACITY_REASONS,
     FOREVER,
-    WHY,
     outcome_of,
     problem_of,
     result_of,
     result_of_failure,
 )
-from breaker.gateway.headers import our_lines
+from breaker.gateway.headers import our_lines, own_key, replay_lines
+from breaker.gateway.inspection import inspect
+from breaker.gateway.refusals import degraded, refused, too_costly
 from breaker.store.capacity import CapacityStore
-
-DEGRADED_RETRY_US = 1_000_000  # the store is usually back within a second
 
 
 class Path:
     """What the gateway does with calls; one for all operations."""
 
-    def __init__(self, store: CapacityStore, emit: Listener, now: Callable[[], float]) -> None:
-        self._store, self._emit, self._now = store, emit, now
+    def __init__(
+        self, store: CapacityStore, acceptance: Acceptance, emit: Listener, now: Callable[[], float]
+    ) -> None:
+        self._store, self._acceptance, self._emit, self._now = store, acceptance, emit, now
 
     async def take(self, call: Call) -> None:
         """
@@ -54,13 +56,21 @@ class Path:
             Exception: A mistake of ours; likewise.
         """
         try:
-            refusal = await self._check(call)
-            verdict = refusal or await self._admit(call)
-            if isinstance(verdict, Refusal):
-                self._refuse(call, verdict)
-            else:
-                call.verdict = verdict
-                await self._forward(call, verdict)
+            refusal = await inspect(call)
+            decide = self._accept if call.work.operation.queue else self._admit
+            verdict = refusal or await decide(call)
+            match verdict:
+                case Refusal():
+                    self._refuse(call, verdict)
+                case Receipt():
+                    self._queued(call, verdict)
+                case Replay():
+                    self._replayed(call, verdict)
+                case Admitted():
+                    call.verdict = verdict
+                    await self._forward(call, verdict)
+                case _:
+                    assert_never(verdict)
         except asyncio.CancelledError:
             self._ended(call, Outcome.ABANDONED, "hang_up")
             raise
@@ -68,41 +78,6 @@ class Path:
             self._ended(call, Outcome.UNKNOWN if call.verdict else Outcome.FAILED, "bug")
             raise
         await call.reply.drain()
-
-    # 1. The contract.
-
-    async def _check(self, call: Call) -> Refusal | None:
-        work = call.work
-        operation = work.operation
-        if not work.sees_body:
-            length, most = call.body.length, operation.body_max
-            if most is None or length is None or length <= most:
-                return None
-            detail = f"the body is larger than the {most} bytes that {operation.name} takes"
-            return Refusal(kind=Kind.PAYLOAD_TOO_LARGE, detail=detail)
-        value, violations = None, []
-        try:
-            call.sent_body = await call.body.read(operation.body_max, operation.body_timeout_ms / 1_000)
-            value = parse(call.body.decoded(call.sent_body, operation.body_max))
-            violations = work.contract.violations(value) if work.contract else []
-        except CallerError as exc:
-            # Without a contract the body is only looked into for a tenant; what cannot be read names none.
-            if work.contract or call.sent_body is None:
-                return Refusal(kind=exc.kind, detail=exc.detail)
-        except NotJsonError as exc:
-            if work.contract:
-                return Refusal(kind=Kind.BAD_REQUEST, detail=str(exc))
-        if work.pointer and call.tenant == call.tenants.own:
-            named = at_pointer(value, work.pointer)
-            call.tenant = call.tenants.named(str(named) if isinstance(named, str | int) else None)
-        if not violations:
-            return None
-        found = [{"pointer": violation.pointer, "detail": violation.message} for violation in violations]
-        return Refusal(
-            kind=Kind.CONTRACT,
-            detail=f"the body breaks the contract of {operation.name} in {len(found)} place(s)",
-            extra={"violations": found},
-        )
 
     # 2. Admission.
 
@@ -113,22 +88,14 @@ class Path:
         match verdict:
             case Admitted() | Refusal():
                 return verdict
-            case Refused(policy=policy):
+            case Refused():
                 if call.deadline <= call.admitted:
                     return Refusal(
                         kind=Kind.DEADLINE, detail="the deadline came while the call waited for its turn"
                     )
-                own = policy.is_tenants_own
-                return Refusal(
-                    kind=Kind.TENANT_LIMIT if own else Kind.OVER_CAPACITY,
-                    detail=WHY[policy].format(operation=call.work.operation.name, tenant=call.tenant),
-                    policy=policy, retry_after_us=verdict.retry_after_us, room=verdict.room,
-                )  # fmt: skip
-            case TooCostly(policy=policy):
-                return Refusal(
-                    kind=Kind.TOO_COSTLY, policy=policy,
-                    detail=f"a cost of {call.ask.cost} can never fit the limit `{policy}`; send less at once",
-                )  # fmt: skip
+                return refused(call, verdict)
+            case TooCostly():
+                return too_costly(call, verdict)
             case _:
                 assert_never(verdict)
 
@@ -151,15 +118,22 @@ class Path:
             if isinstance(verdict, Waiting):
                 verdict = await self._store.wait_for_turn(lane, ask, ask.wait_us / 1e6)
         except StoreError as exc:
-            return Refusal(
-                kind=Kind.DEGRADED, retry_after_us=DEGRADED_RETRY_US,
-                detail=f"capacity cannot be decided now: {exc}; nothing was executed",
-            )  # fmt: skip
+            return degraded(f"capacity cannot be decided now: {exc}; nothing was executed")
         if isinstance(verdict, Admitted | Refused | TooCostly):
             return verdict
-        return Refusal(
-            kind=Kind.DEGRADED, detail="withdrawn; nothing was executed", retry_after_us=DEGRADED_RETRY_US
-        )
+        return degraded("withdrawn; nothing was executed")
+
+    async def _accept(self, call: Call) -> Answer:
+        """The same for an operation with a queue: what cannot start now is a job."""
+        call.asked = self._now()
+        if call.deadline <= call.asked:
+            call.admitted = call.asked
+            return Refusal(kind=Kind.DEADLINE, detail="the deadline came before the call could be decided")
+        tenant = call.tenant if call.work.knows_tenants else ""
+        call.ask = Ask(id=call.id, tenant=tenant, cost=call.cost)
+        answer = await self._acceptance.decide(call, call.asked)
+        call.admitted = self._now()
+        return answer
 
     # 3 and 4. Forward, and give the slot back.
 
@@ -189,6 +163,8 @@ class Path:
             # On every exit, also when cancelled: the lease is the last resort, not the plan.
             if verdict.leased:
                 self._store.settle(work.lane, call.ask, linger=linger, service_us=service_us)
+            if call.offer:
+                self._acceptance.direct_ended(call, response, failure)
         if response is None or failure is not None:
             self._failed(call, failure, response)
         else:
@@ -215,7 +191,8 @@ class Path:
             + b"X-Request-Id: "
             + call.request_id.encode()
             + b"\r\n"
-            + left,
+            + left
+            + (own_key(call) if call.offer else b""),
             body=body if stream is None else stream,
             content_length=length,
             deadline=deadline,
@@ -248,6 +225,17 @@ class Path:
 
     # 5. How it ended.
 
+    def _queued(self, call: Call, receipt: Receipt) -> None:
+        call.reply.accepted(call, receipt)
+        reason = receipt.why or ("known" if receipt.is_known else "asked")
+        self._ended(call, Outcome.QUEUED, reason, action=Action.QUEUED if receipt.why else None)
+
+    def _replayed(self, call: Call, replay: Replay) -> None:
+        """Its own job's answer, for which it waited; or one that was kept for its key."""
+        outcome = Outcome.DELAYED if replay.is_first else Outcome.REPLAYED
+        call.reply.kept(call, replay.result, outcome, replay_lines(replay))
+        self._ended(call, outcome, "", action=Action.QUEUED if replay.is_first else None)
+
     def _forwarded(self, call: Call, verdict: Admitted, response: Response) -> None:
         if response.body is not None:
             call.reply.whole(response.status, response.reason, self._lines(call, response), response.body)
@@ -274,19 +262,26 @@ class Path:
 
     def _refuse(self, call: Call, refusal: Refusal) -> None:
         call.reply.refuse(call, refusal)
-        is_capacity = refusal.kind in (Kind.TENANT_LIMIT, Kind.OVER_CAPACITY)
-        self._ended(call, Outcome.REFUSED, (is_capacity and refusal.policy) or refusal.kind)
+        is_capacity = refusal.policy is not None and refusal.kind is not Kind.TOO_COSTLY
+        outcome = Outcome.UNKNOWN if refusal.outcome is Outcome.UNKNOWN else Outcome.REFUSED
+        self._ended(call, outcome, (is_capacity and refusal.policy) or refusal.kind)
 
-    def _ended(self, call: Call, outcome: Outcome, reason: str, result: Result | None = None) -> None:
+    def _ended(
+        self,
+        call: Call,
+        outcome: Outcome,
+        reason: str,
+        result: Result | None = None,
+        action: Action | None = None,
+    ) -> None:
         if call.is_ended:
             return
         call.is_ended = True
         now, verdict = self._now(), call.verdict
         if outcome is Outcome.ABANDONED and result is None and verdict:
             result = Result.ABANDONED
-        action = None
         if verdict is None:
-            action = Action.REFUSED if reason in CAPACITY_REASONS else None
+            action = Action.REFUSED if outcome is Outcome.REFUSED and reason in CAPACITY_REASONS else action
         elif verdict.over:
             action = Action.LET_THROUGH
         elif verdict.delayed:

@@ -10,7 +10,7 @@ from breaker.core.model import Cost, HangUp, Limits, Operation
 from breaker.gateway.contract import Contract
 from breaker.gateway.downstream import Pool
 from breaker.gateway.passage import OURS_DOWN, OURS_UP, Here, Passage
-from breaker.store.parts import Lane
+from breaker.store.lane import Lane
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -25,10 +25,12 @@ class Work:
         is_limited: Whether the store must be asked at all.
         knows_tenants: Whether some limit is per tenant.
         sees_body: The body must be read before capacity is spent.
+        reads_json: The body is looked into, for its contract, tenant, band or batch key.
         pointer: Where in the body the tenant stands.
         is_safe: Calling twice does no harm, so an unknown outcome is only a failure.
         linger: As settle.lua takes it.
         down, up: Which header lines pass; `up_bodiless` for answers that tell of a body they do not have.
+        payload_max: Bytes of a request that may become a job, and of an answer that is kept.
         policy_lines: RateLimit-Policy lines, by the limits in force and the tenant.
         limit_words: The limit behind a policy, for a person, by limits in force, tenant and policy.
 
@@ -41,6 +43,7 @@ class Work:
     is_limited: bool
     knows_tenants: bool
     sees_body: bool
+    reads_json: bool
     pointer: str | None
     is_safe: bool
     ends_on_hang_up: bool
@@ -50,6 +53,7 @@ class Work:
     down: Passage
     up: Passage
     up_bodiless: Passage
+    payload_max: int
     policy_lines: dict[tuple[str, str], bytes]
     limit_words: dict[tuple[str, str, str], str | None]
 
@@ -74,10 +78,10 @@ def work_of(operation: Operation, pool: Pool, lane: Lane, *, cookies: bool) -> W
         contract=Contract(operation.contract) if operation.contract is not None else None,
         pool=pool,
         lane=lane,
-        is_limited=not capacity.is_unlimited,
+        is_limited=not capacity.is_unlimited or operation.queue is not None,
         knows_tenants=capacity.per_tenant is not None or bool(capacity.tenants),
         pointer=pointer,
-        sees_body=operation.contract is not None or pointer is not None,
+        sees_body=operation.contract is not None or pointer is not None or operation.queue is not None,
         is_safe=is_safe,
         ends_on_hang_up=on_hang_up is HangUp.CANCEL,
         timeout_s=operation.downstream.timeout_ms / 1_000,
@@ -86,9 +90,17 @@ def work_of(operation: Operation, pool: Pool, lane: Lane, *, cookies: bool) -> W
         down=Passage(ours_down, added=added),
         up=Passage(ours_up, here=here),
         up_bodiless=Passage(ours_up - {b"content-length"}, here=here),
+        reads_json=operation.contract is not None or pointer is not None or looks_into_jobs(operation),
+        payload_max=operation.queue.payload_max if operation.queue else 0,
         policy_lines={},
         limit_words={},
     )
+
+
+def looks_into_jobs(operation: Operation) -> bool:
+    """Whether a job's band stands in its body, or it goes into a batch, which is JSON."""
+    bands = operation.queue.bands if operation.queue else None
+    return (bands is not None and bands.pointer is not None) or operation.batch is not None
 
 
 def cost_of(cost: Cost, sent: str | None) -> int | None:

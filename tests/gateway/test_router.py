@@ -8,7 +8,7 @@ from breaker.core.model import Downstream, Match, Operation
 from breaker.gateway.downstream import Pool
 from breaker.gateway.router import Route, Router
 from breaker.gateway.work import Work, work_of
-from breaker.store.parts import Lane
+from breaker.store.lane import Lane
 
 
 def work(name: str, method: str, template: str) -> Work:

@@ -1,0 +1,82 @@
+"""
+Receipts: what a caller is told of its job: where it stands, and when it will probably start.
+
+The 202 carries a bound that costs nothing to know; a job that is asked for gets the fair order.
+"""
+
+from breaker.core.job_policy import PromiseClock
+from breaker.core.jobs import JobRecord, JobState, Pace, Queued
+from breaker.core.promise import Eta, deadline_us, eta
+from breaker.core.terms import Terms
+from breaker.gateway.call import Call, Receipt
+from breaker.gateway.work import Work
+from breaker.store.clock import StoreClock
+from breaker.store.policy import DAY_US, limits_of, terms_of
+
+HELD = "held"
+
+
+class Receipts:
+    """Reckons with each operation's terms, which change with the day and with the files."""
+
+    def __init__(self, clock: StoreClock) -> None:
+        self._clock = clock
+        self._terms: dict[str, tuple[Work, int, Terms]] = {}
+
+    def terms(self, work: Work) -> Terms:
+        day, name = self._clock.now_us() // DAY_US, work.operation.name
+        known = self._terms.get(name)
+        if known is None or known[0] is not work or known[1] != day:
+            known = self._terms[name] = work, day, terms_of(work.operation, self._clock.now_us())
+        return known[2]
+
+    def deadline_us(self, work: Work, start_us: int) -> int:
+        """By when a job should start that may start from then on."""
+        queue = work.operation.queue
+        if queue is None:
+            return start_us
+        if queue.clock is PromiseClock.WALL or not work.operation.capacity.schedule:
+            return start_us + queue.start_within_ms * 1_000
+        return deadline_us(self.terms(work), start_us, queue.start_within_ms * 1_000, queue.clock)
+
+    def eta(self, work: Work, ahead: int, pace: Pace, *, is_held: bool) -> Eta | None:
+        if is_held:
+            return None
+        in_force = limits_of(pace.limits_text) if pace.limits_text else None
+        return eta(ahead, pace, self.terms(work), self._clock.now_us(), in_force=in_force)
+
+    def of_queued(self, call: Call, queued: Queued, *, preference: str = "") -> Receipt:
+        """A call that has just become a job."""
+        offer, operation = call.offer, call.work.operation
+        if offer is None:
+            raise ValueError("the call was not offered")
+        due_us = offer.not_before_us
+        is_later = due_us > self._clock.now_us()
+        state = JobState.SCHEDULED if is_later else HELD if queued.is_held else JobState.QUEUED
+        return Receipt(
+            job=f"{operation.name}~{queued.job}", state=state, band=offer.band,
+            position=None if is_later else queued.ahead,
+            eta=None if is_later else self.eta(call.work, queued.ahead, queued.pace, is_held=queued.is_held),
+            deadline_us=offer.deadline_us, expiry_us=offer.expiry_us, due_us=due_us if is_later else 0,
+            durability=queued.durability, preference=preference, why=queued.why,
+        )  # fmt: skip
+
+    def of_record(
+        self,
+        work: Work,
+        record: JobRecord,
+        *,
+        durability: str = "",
+        preference: str = "",
+        is_known: bool = False,
+    ) -> Receipt:
+        """A job that is asked for."""
+        head, place = record.head, record.place
+        is_held = place is not None and place.is_held
+        return Receipt(
+            job=f"{work.operation.name}~{head.id}", state=HELD if is_held else head.state, band=head.band,
+            position=place.ahead if place else None,
+            eta=self.eta(work, place.ahead, place.pace, is_held=is_held) if place else None,
+            deadline_us=head.deadline_us, expiry_us=head.expiry_us, due_us=record.due_us,
+            durability=durability, preference=preference, is_known=is_known,
+        )  # fmt: skip

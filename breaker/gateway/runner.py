@@ -1,0 +1,202 @@
+"""
+Runner: a leased job, or a batch of them, from its lease to its ack.
+
+    open      the payload                                undecryptable: dead
+    attempt   one request, or one for the whole batch
+    judge     what becomes of the job (core/retry.py)
+    ack       with the result, off everybody's path; on every exit
+
+A job that is given up while it runs (the process stops) goes back to the front at once where an attempt
+may be repeated; else its outcome is unknown.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from breaker.core.events import BatchSent, JobAttempted, JobStarted, Listener, Result
+from breaker.core.job_policy import Effects
+from breaker.core.jobs import Ack, Fate, JobHead, LeasedJob, Reason
+from breaker.core.retry import Next, after
+from breaker.gateway.attempt import Attempted, attempt
+from breaker.gateway.batches import send_batch
+from breaker.gateway.job_payload import JobResult, Payload, job_result
+from breaker.gateway.vault import Unreadable, Vault
+from breaker.gateway.work import Work
+from breaker.store.jobs import JobStore
+
+PROBE_FIRST_US = 2_000_000  # a downstream that just failed to answer is asked about it a little later
+NOTE_MAX = 600  # characters of a note's detail
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+ENDED = (Fate.SUCCEEDED, Fate.DEAD, Fate.UNKNOWN)
+
+
+class Runner:
+    """
+    Runs jobs; one for all operations.
+
+    Attributes:
+        drops_results: Whether the store is too short of memory for results.
+
+    """
+
+    def __init__(self, jobs: JobStore, vault: Vault, emit: Listener) -> None:
+        self.vault = vault
+        self.drops_results: Callable[[], bool] = lambda: False
+        self._jobs, self._emit = jobs, emit
+        self._clock = jobs.capacity.clock
+
+    async def run(self, work: Work, job: LeasedJob) -> None:
+        """
+        One job, alone.
+
+        Raises:
+            CancelledError: It was given up, and went back or is unknown.
+
+        """
+        payload = self._open(work, job)
+        if payload is None:
+            return
+        self._started(work, job)
+        most, began = work.payload_max, asyncio.get_running_loop().time()
+        try:
+            ended = await attempt(work, job, payload, now_us=self._clock.now_us(), most=most)
+        except asyncio.CancelledError:
+            self._give_up(work, job)
+            raise
+        except Exception:
+            self._give_up(work, job)
+            raise
+        self._judge(work, job, payload, ended, asyncio.get_running_loop().time() - began)
+
+    async def run_batch(self, work: Work, jobs: Sequence[LeasedJob]) -> None:
+        """
+        Jobs of one slot, in one request; all are told of at once, since the slot is one.
+
+        Raises:
+            CancelledError: They were given up, likewise.
+
+        """
+        batch = work.operation.batch
+        opened = [(job, payload) for job in jobs if (payload := self._open(work, job)) is not None]
+        if not opened or batch is None:
+            return
+        for job, _ in opened:
+            self._started(work, job)
+        self._emit(BatchSent(work.operation.name, len(opened)))
+        began = asyncio.get_running_loop().time()
+        try:
+            ends = await send_batch(work, batch, opened, now_us=self._clock.now_us(), most=work.payload_max)
+        except BaseException:
+            for job, _ in opened:
+                self._give_up(work, job)
+            raise
+        took_s = asyncio.get_running_loop().time() - began
+        for (job, payload), ended in zip(opened, ends, strict=True):
+            if ended is None:
+                self._back(work, job)
+            else:
+                self._judge(work, job, payload, ended, took_s)
+
+    def _open(self, work: Work, job: LeasedJob) -> Payload | None:
+        try:
+            return self.vault.payload(work.operation.name, job.head, job.payload)
+        except Unreadable as exc:
+            ended = Attempted(was_sent=False, detail=str(exc), result=Result.ABANDONED)
+            self._end(work, job, ended, Next(fate=Fate.DEAD, reason=Reason.UNDECRYPTABLE))
+            return None
+
+    def _started(self, work: Work, job: LeasedJob) -> None:
+        head = job.head
+        waited_us = 0
+        if head.attempt == 1 and work.operation.queue:
+            # For one that was scheduled, since its promise began.
+            promised_us = head.deadline_us - work.operation.queue.start_within_ms * 1_000
+            waited_us = max(0, self._clock.now_us() - max(head.accepted_us, promised_us))
+        self._emit(JobStarted(work.operation.name, head.band, head.attempt, waited_us / 1e6))
+
+    def _judge(self, work: Work, job: LeasedJob, payload: Payload, ended: Attempted, took_s: float) -> None:
+        operation, head = work.operation, job.head
+        following = after(
+            operation.retry, operation.effects, ended.failure, failures=head.failures, first_us=head.first_us,
+            now_us=self._clock.now_us(), draw=random.random(),  # noqa: S311 - jitter is no secret
+            was_sent=ended.was_sent, retry_after_us=ended.retry_after_us, says_never=ended.says_never,
+        )  # fmt: skip
+        self._end(work, job, ended, following, took_s, trace_of(payload))
+
+    def _end(
+        self,
+        work: Work,
+        job: LeasedJob,
+        ended: Attempted,
+        following: Next,
+        took_s: float = 0.0,
+        trace_id: str = "",
+    ) -> None:
+        operation, head = work.operation, job.head
+        is_ended = following.fate in ENDED
+        result, is_dropped = b"", False
+        if is_ended:
+            kept = job_result(
+                status=ended.status, headers=ended.headers, body=ended.body, is_cut=ended.is_cut,
+                most=work.payload_max, reason=following.reason or "", detail=ended.detail,
+            )  # fmt: skip
+            is_dropped = bool(kept.body) and self.drops_results()
+            result = self.seal(work, head, kept.without_body() if is_dropped else kept)
+        asks = following.fate is Fate.UNKNOWN and operation.probe is not None
+        self._jobs.ack(
+            work.lane,
+            Ack(
+                job=head.id, attempt=head.attempt, tenant=head.tenant, slot=job.slot, fate=following.fate,
+                reason=following.reason or "", delay_us=following.delay_us, result=result,
+                note=b"" if following.fate is Fate.SUCCEEDED and head.attempt == 1 else note(self._clock.now_us(), head, ended, following),
+                service_us=ended.service_us, probe_us=PROBE_FIRST_US if asks else 0,
+            ),
+        )  # fmt: skip
+        self._emit(
+            JobAttempted(
+                operation=operation.name, job=head.id, attempt=head.attempt, fate=following.fate,
+                reason=following.reason or "", status=ended.status or 0, duration_s=took_s,
+                result=ended.result, trace_id=trace_id, is_ended=is_ended, dropped=is_dropped,
+            )
+        )  # fmt: skip
+
+    def seal(self, work: Work, head: JobHead, result: JobResult) -> bytes:
+        return self.vault.close_result(work.operation, head.id, result)
+
+    def _give_up(self, work: Work, job: LeasedJob) -> None:
+        if work.operation.effects is Effects.KEYED:
+            self._back(work, job)
+            return
+        ended = Attempted(detail="the gateway stopped while it ran", result=Result.ABANDONED)
+        self._end(work, job, ended, Next(fate=Fate.UNKNOWN, reason=Reason.AMBIGUOUS))
+
+    def _back(self, work: Work, job: LeasedJob) -> None:
+        head = job.head
+        self._jobs.ack(
+            work.lane,
+            Ack(job=head.id, attempt=head.attempt, tenant=head.tenant, slot=job.slot, fate=Fate.BACK),
+        )
+
+
+def trace_of(payload: Payload) -> str:
+    """The id of the trace in which its call came; empty when it named none."""
+    parent = next((value for name, value in payload.headers if name.lower() == b"traceparent"), b"")
+    found = TRACEPARENT.match(parent)
+    return found[1].decode() if found else ""
+
+
+def note(now_us: int, head: JobHead, ended: Attempted, following: Next) -> bytes:
+    """A line of the job's history; never a body."""
+    line: dict[str, object] = {
+        "at_us": now_us, "attempt": head.attempt, "what": following.fate,
+        "status": ended.status, "reason": following.reason,
+    }  # fmt: skip
+    if following.delay_us:
+        line["again_in_ms"] = following.delay_us // 1_000
+    if ended.detail:
+        line["detail"] = ended.detail[:NOTE_MAX].encode("utf-8", "backslashreplace").decode()
+    return orjson.dumps(line)
