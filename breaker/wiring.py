@@ -16,30 +16,46 @@ import structlog
 
 from breaker import __version__
 from breaker.core.errors import ConfigError, Problem, StartError, StoreError
-from breaker.core.events import ConfigLoaded, Event
+from breaker.core.events import ConfigLoaded, Event, JobAttempted
 from breaker.core.ids import Ids, base32
+from breaker.core.jobs import Pace
 from breaker.core.model import Config, Gateway, StoreSettings
+from breaker.core.promise import Eta
 from breaker.core.verdict import Policy
+from breaker.gateway.acceptance import Acceptance
 from breaker.gateway.call import Kind
+from breaker.gateway.chores import Chores
+from breaker.gateway.dispatcher import Dispatcher
 from breaker.gateway.path import Path as CallPath
+from breaker.gateway.receipts import Receipts
+from breaker.gateway.runner import Runner
 from breaker.gateway.site import Site, build_site
+from breaker.gateway.vault import Vault
 from breaker.policy.load import load
 from breaker.signals.call_log import CallLog
 from breaker.signals.logs import Logs
 from breaker.signals.metrics import Metrics
-from breaker.signals.watch import Memory, Watch
+from breaker.signals.watch import Memory, Sources, Watch
+from breaker.store.audit import Audit
 from breaker.store.capacity import CapacityStore
-from breaker.store.checks import StoreFacts, check_store, memory_of
+from breaker.store.checks import StoreFacts, check_store, durability_warnings, memory_of
 from breaker.store.connection import open_client
+from breaker.store.job_desk import JobDesk
+from breaker.store.jobs import JobStore
+from breaker.store.published import is_published
 from breaker.web.admin import AdminListener, admin_app, looks, status_of
+from breaker.web.admin_controls import Controls
 from breaker.web.catalogue import catalogue
 from breaker.web.docs_page import page as docs_page
 from breaker.web.handler import Handler, Page, Remembered
 from breaker.web.identity import Callers
+from breaker.web.job_pages import JobPages
 from breaker.web.listener import Listener
 from breaker.web.openapi import document
 
-REASONS = frozenset(Kind) | frozenset(Policy) | {"", "hang_up", "cut", "bug"}
+RESULTS_MEMORY_MAX = 0.9  # share of the store's memory in use, beyond which results are not kept
+
+REASONS = frozenset(Kind) | frozenset(Policy) | {"", "hang_up", "cut", "bug", "asked", "known"}
 
 
 NEEDS_RESTART = (
@@ -89,7 +105,22 @@ class GatewayProcess:
         self._logs, self._say = logs, structlog.get_logger()
         self._call_log = CallLog(logs, sample=gateway.log_sample)
         self._client = open_client(store)
-        self.store = CapacityStore(store, cluster=gateway.cluster, replica=self.replica, emit=self._emit)
+        cluster = gateway.cluster
+        self.store = CapacityStore(store, cluster=cluster, replica=self.replica, emit=self._emit)
+        self.jobs = JobStore(self.store, store, cluster=cluster, emit=self._emit)
+        self.desk = JobDesk(self.store, self.jobs, cluster=cluster, emit=self._emit)
+        self.audit = Audit(self._client, cluster)
+        vault = Vault(gateway.key_ring)
+        self._receipts = Receipts(self.store.clock)
+        self._runner = Runner(self.jobs, vault, self._emit)
+        self._runner.drops_results = self._is_memory_short
+        self._dispatcher = Dispatcher(self.jobs, self._runner, jobs_max=gateway.jobs_max, on_bug=self._on_bug)
+        self._acceptance = Acceptance(
+            self.jobs, self.desk, vault, self._receipts, self._emit, self._dispatcher.accepted
+        )
+        self._chores = Chores(
+            self.desk, vault, self._emit, cluster=cluster, now_us=self.store.clock.now_us, on_bug=self._on_bug
+        )
         self._retiring: set[asyncio.Task[None]] = set()
         self._site: Site | None = None
         self._handler: Handler | None = None
@@ -104,6 +135,8 @@ class GatewayProcess:
     def _emit(self, event: Event) -> None:
         self.metrics_of.listen(event)
         self._call_log.listen(event)
+        if isinstance(event, JobAttempted) and event.is_ended:
+            self._chores.kick(event.operation)
 
     async def start(self, callers: socket.socket, admin: socket.socket, *, admin_is_loopback: bool) -> None:
         """
@@ -113,7 +146,10 @@ class GatewayProcess:
             StartError: This machine or this store is not ready; nothing is served.
         """
         self._facts = await check_store(self._store_settings)
-        for warning in self._facts.warnings:
+        for warning in [
+            *self._facts.warnings,
+            *durability_warnings(self._facts, self.config.operations.values()),
+        ]:
             self._say.warning("store_warning", detail=warning)
         try:
             await self.store.start(self.config.operations, self.config.version)
@@ -122,16 +158,40 @@ class GatewayProcess:
             raise StartError(f"the store did not take the limits: {exc}") from exc
         except OSError as exc:
             raise StartError(f"a downstream's tls file cannot be used: {exc}") from exc
-        path = CallPath(self.store, self._emit, time.monotonic)
+        self.jobs.configure(self.config.operations, self._facts)
+        self.jobs.start()
+        path = CallPath(self.store, self._acceptance, self._emit, time.monotonic)
         known = Callers(self.config.gateway.callers, self._emit)
-        self._handler = Handler(self._site, known, path, self._ids, self._pages(), self._emit)
+        pages = JobPages(self.jobs, self.desk, lambda: self._runner.vault, self._receipts)
+        self._handler = Handler(self._site, known, path, self._ids, self._pages(), pages, self._emit)
+        self._dispatcher.configure(self._site.works)
+        await self._chores.configure(self._site.works)
         self._in_force(self.config)
-        self._watch = Watch(self.store.look, self._memory, self.metrics_of)
+        sources = Sources(
+            look=self.store.look, look_queue=self.desk.look_queue, memory=self._memory, forecast=self._eta
+        )
+        self._watch = Watch(sources, self.metrics_of)
         self._watch.start()
         self._listener = Listener(
             self._handler, self.config.gateway, on_bug=self._on_bug, on_broken=self._handler.broken
         )
-        self._admin = AdminListener(admin_app(self, is_loopback=admin_is_loopback))
+        controls = Controls(
+            jobs=self.jobs,
+            desk=self.desk,
+            audit=self.audit,
+            operations=lambda: self.config.operations,
+            is_published=lambda name: is_published(self._client, self.config.gateway.cluster, name),
+            look=self.store.look,
+            vault=lambda: self._runner.vault,
+            now_us=self.store.clock.now_us,
+        )
+        app = admin_app(
+            self,
+            is_loopback=admin_is_loopback,
+            operators=lambda: self.config.gateway.operators,
+            controls=controls,
+        )
+        self._admin = AdminListener(app)
         await self._admin.start(admin)
         await self._listener.start(callers)
         if known.is_open:
@@ -168,6 +228,11 @@ class GatewayProcess:
         self.config = new
         handler.site, handler.callers = fresh, Callers(new.gateway.callers, self._emit)
         self._site = fresh
+        if self._facts:
+            self.jobs.configure(new.operations, self._facts)
+        self._runner.vault = self._acceptance.vault = Vault(new.gateway.key_ring)
+        self._dispatcher.configure(fresh.works)
+        await self._chores.configure(fresh.works)
         self._in_force(new)
         task = asyncio.get_running_loop().create_task(old.retire())
         self._retiring.add(task)
@@ -186,15 +251,22 @@ class GatewayProcess:
         if self._handler and self._listener:
             self._handler.is_draining = True
             await asyncio.sleep(gateway.drain_delay_ms / 1_000)
+            stopping = asyncio.get_running_loop().create_task(
+                self._dispatcher.stop(gateway.drain_timeout_ms / 1_000)
+            )
+            self.jobs.stop_waiting()
             broken = await self._listener.stop(gateway.drain_timeout_ms / 1_000)
+            await stopping
+            await self._chores.close()
         if self._watch:
             await self._watch.close()
         if self._site:
             for pool in self._site.pools.values():
                 await pool.close()
-        await self.store.close()
         if self._admin:
-            await self._admin.stop()
+            await self._admin.stop()  # what it streams ends while the store is still there to be told
+        await self.jobs.close()
+        await self.store.close()
         await self._client.aclose()
         self._say.info("gateway_stopped", replica=self.replica, calls_broken_off=broken)
         return broken
@@ -252,7 +324,10 @@ class GatewayProcess:
         return self._handler is not None
 
     async def status(self) -> dict[str, Any]:
-        found = await looks(list(self.config.operations), self.store.look)
+        found, queues = await asyncio.gather(
+            looks(list(self.config.operations), self.store.look),
+            looks(list(self.metrics_of.queues), self.desk.look_queue),
+        )
         return {
             "replica": self.replica,
             "version": __version__,
@@ -266,9 +341,18 @@ class GatewayProcess:
             },
             "ready": (await self.is_ready())[1],
             "connections": self._listener.connections if self._listener else 0,
-            "operations": {name: status_of(look) for name, look in found.items()},
+            "operations": {name: status_of(look, queues.get(name)) for name, look in found.items()},
         }
+
+    # What the watch asks, and what follows from it.
 
     async def _memory(self) -> Memory:
         used, most = await memory_of(self._client)
         return Memory(used=used, most=most)
+
+    def _is_memory_short(self) -> bool:
+        return self._watch is not None and self._watch.memory_ratio > RESULTS_MEMORY_MAX
+
+    def _eta(self, operation: str, ahead: int, pace: Pace) -> Eta | None:
+        work = self._site.works.get(operation) if self._site else None
+        return self._receipts.eta(work, ahead, pace, is_held=False) if work else None

@@ -79,7 +79,13 @@ class Workers:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         is_loopback = host_and_port(self._config.gateway.admin)[0] in LOOPBACK
-        listener = AdminListener(admin_app(self, is_loopback=is_loopback))
+        app = admin_app(
+            self,
+            is_loopback=is_loopback,
+            operators=lambda: self._config.gateway.operators,
+            workers=lambda: [self._scratch / str(worker) for worker in range(self._count)],
+        )
+        listener = AdminListener(app)
         keepers = [loop.create_task(self._keep_up(worker)) for worker in range(self._count)]
         try:
             await listener.start(self._admin)
@@ -225,4 +231,5 @@ class Workers:
         if failed:
             message = f"workers {failed} did not take the new configuration; see their log"
             raise ConfigError([Problem(file=str(self._folder), line=0, column=0, message=message)])
+        self._config = config
         return config.version

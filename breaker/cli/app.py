@@ -2,7 +2,7 @@
 The command `breaker`. Data goes to stdout, talk to stderr.
 
 Exit statuses: 0 all is well, 1 it could not be done (the last line says why), 2 the configuration
-or the command line is wrong.
+or the command line is wrong, 3 work on many jobs stopped before its end.
 """
 
 import asyncio
@@ -15,6 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from breaker.cli.config import config_app, config_folder
+from breaker.cli.dead import dead_app
+from breaker.cli.jobs import jobs_app
+from breaker.cli.ops import ops_app
 from breaker.core.errors import ConfigError, StartError
 
 PYTHON_MIN = (3, 11)
@@ -22,12 +25,16 @@ PYTHON_MIN = (3, 11)
 app = typer.Typer(
     name="breaker",
     help="A capacity gateway for support, billing and onboarding pipelines.\n\n"
-    "Exit status: 0 all is well, 1 it could not be done, 2 the configuration or the command line is wrong.",
+    "Exit status: 0 all is well, 1 it could not be done, 2 the configuration or the command line is wrong, "
+    "3 work on many jobs stopped before its end.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(config_app)
+app.add_typer(ops_app)
+app.add_typer(jobs_app)
+app.add_typer(dead_app)
 
 ConfigOption = Annotated[
     Path | None,

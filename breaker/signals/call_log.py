@@ -4,6 +4,7 @@ The call log: events as lines.
 1. One line per call. Plain forwards are sampled by counting, everything else is always told.
 2. An outage of the store is told when it begins, every 10 s while it lasts, and when it ends;
    one line per failed exchange would drown what matters.
+3. What becomes of jobs is told by `job_log.py`, through the same sink.
 """
 
 import time
@@ -13,10 +14,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from breaker.core.events import (
+    AcksLate,
+    BatchSent,
+    CallbackEnded,
     CallEnded,
     ClockJumped,
     ConfigLoaded,
     Event,
+    JobAccepted,
+    JobAttempted,
+    JobsLost,
+    JobsReclaimed,
+    JobStarted,
     LeasesLost,
     Outcome,
     RoundTripEnded,
@@ -24,6 +33,7 @@ from breaker.core.events import (
     StoreRecovered,
     TenantsExceeded,
 )
+from breaker.signals.job_log import JobLog
 from breaker.signals.logs import Logs, head
 
 FAILURES_S = 10.0  # one line per kind of store failure in this time
@@ -47,7 +57,7 @@ class CallLog:
 
         Args:
             logs: Where to.
-            sample: Share of plain forwards that are told, 0..1.
+            sample: Share of plain forwards, and of jobs that succeeded, that are told, 0..1.
             now: Seconds, monotonic.
 
         """
@@ -55,6 +65,7 @@ class CallLog:
         self._sample = sample
         self._due = 0.0
         self._quiet: dict[str, Quiet] = {}
+        self._jobs = JobLog(self._tell, sample=sample)
 
     def listen(self, event: Event) -> None:
         """Write a line, if this is worth one."""
@@ -79,7 +90,9 @@ class CallLog:
                 self._tell("info", "config_loaded", version=event.version, detail=event.detail)
             case ConfigLoaded():
                 self._tell("error", "config_refused", version=event.version, detail=event.detail)
-            case CallEnded() | RoundTripEnded():
+            case JobAttempted() | JobsReclaimed() | JobsLost() | AcksLate() | CallbackEnded():
+                self._jobs.listen(event)
+            case CallEnded() | RoundTripEnded() | JobAccepted() | JobStarted() | BatchSent():
                 pass  # told above; and round trips are counted, not told
 
     def _call(self, event: CallEnded) -> None:

@@ -9,7 +9,7 @@ name, and a test holds the two together.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -22,20 +22,34 @@ from breaker.core.errors import (
     StoreTimeoutError,
 )
 from breaker.core.events import (
+    AcksLate,
+    BatchSent,
+    CallbackEnded,
     CallEnded,
     ClockJumped,
     ConfigLoaded,
     Event,
+    JobAccepted,
+    JobAttempted,
+    JobsLost,
+    JobsReclaimed,
+    JobStarted,
     LeasesLost,
     RoundTripEnded,
     StoreFailed,
     StoreRecovered,
     TenantsExceeded,
 )
+from breaker.core.job_policy import Band, Queue
+from breaker.core.jobs import Reason
+from breaker.core.model import Operation
 from breaker.signals.capacity import CapacityCollector, Demand
-from breaker.signals.outcomes import OTHER, PAIRS, UNKNOWN
+from breaker.signals.job_metrics import JobMetrics
+from breaker.signals.outcomes import OTHER, PAIRS, QUEUE_PAIRS, UNKNOWN
+from breaker.signals.queues import QueueCollector
 from breaker.signals.series import Add, Families, Observe, Series
 from breaker.store.capacity import Look
+from breaker.store.job_desk import QueueLook
 
 STORE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 BATCH_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -52,13 +66,14 @@ class Metrics:
     All that is exported by one process.
 
     Attributes:
-        operations: Those of the configuration, without `_unknown`.
+        operations: Names of those of the configuration, without `_unknown`.
+        queues: Of these, those that have a queue.
 
     """
 
     def __init__(
         self,
-        operations: Iterable[str],
+        operations: Mapping[str, Operation],
         *,
         replica: str,
         cluster: str,
@@ -70,7 +85,7 @@ class Metrics:
         Make all series.
 
         Args:
-            operations: Names from the configuration.
+            operations: Those of the configuration, by name.
             replica, cluster: Stand in `breaker_build_info`, and nowhere else.
             version: Of Breaker itself.
             reasons: Every word that `CallEnded.reason` may hold; others count as `other`.
@@ -81,18 +96,21 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.operations: tuple[str, ...] = ()
-        self._reasons, self._now = reasons.union(*PAIRS.values()), now
+        self.queues: Mapping[str, Queue] = {}
+        self._reasons, self._now = reasons.union(*PAIRS.values(), *QUEUE_PAIRS.values()), now
         self._jump: tuple[float, float] | None = None
         self._is_up: bool | None = None
         self._series: dict[str, Series] = {}
         self._families = Families(self.registry)
+        self._jobs = JobMetrics(self.registry)
         self._make_process_metrics()
-        self._capacities = CapacityCollector(now)
+        self._capacities, self._queues = CapacityCollector(now), QueueCollector(now)
         self.registry.register(self._capacities)
+        self.registry.register(self._queues)
         Info("breaker_build", "The running program.", registry=self.registry).info(
             {"version": version, "replica": replica, "cluster": cluster}
         )
-        self._unknown = self._series[UNKNOWN] = self._families.make(UNKNOWN)
+        self._unknown = self._series[UNKNOWN] = self._families.make(UNKNOWN, has_queue=False)
         self._set_operations(operations)
 
     def listen(self, event: Event) -> None:
@@ -117,10 +135,17 @@ class Metrics:
                 self._series.get(event.operation, self._unknown).leases_lost(event.count)
             case ConfigLoaded():
                 self._reload_ok.set(event.ok)
+            case JobAttempted():
+                self._count_attempt(event)
+                self._jobs.listen(event)
+            case JobStarted() | BatchSent() | JobsReclaimed() | AcksLate() | CallbackEnded() | JobsLost():
+                self._jobs.listen(event)
+            case JobAccepted():
+                pass  # counted by the store, and as a call that was queued
             case CallEnded() | StoreRecovered() | TenantsExceeded():
                 pass  # counted above; the exchange that recovered says so itself; and callers are no labels
 
-    def configured(self, version: str, operations: Iterable[str]) -> None:
+    def configured(self, version: str, operations: Mapping[str, Operation]) -> None:
         """A configuration is in force: its operations have series from now on, removed ones have none."""
         self._config.clear()
         self._config.labels(version).set(1)
@@ -131,6 +156,12 @@ class Metrics:
         """What the store says of an operation; `demand` None when there is nothing to compare with yet."""
         if operation in self._series:
             self._capacities.observe(operation, look, demand)
+
+    def observe_queue(self, operation: str, look: QueueLook, etas: Mapping[Band, float]) -> None:
+        """What the store says of its jobs; `etas` in seconds, empty while they are not known."""
+        queue = self.queues.get(operation)
+        if queue:
+            self._queues.observe(operation, queue, look, etas)
 
     def observe_memory(self, ratio: float) -> None:
         """The store's memory in use / maxmemory; 0 without maxmemory."""
@@ -170,6 +201,14 @@ class Metrics:
             series.over[event.action](1)
         if event.shadow is not None:
             series.shadow[event.shadow](1)
+
+    def _count_attempt(self, event: JobAttempted) -> None:
+        """An attempt is a downstream call like any other, unless it could not even be sent."""
+        if event.result is None or event.reason == Reason.UNDECRYPTABLE:
+            return
+        series = self._series.get(event.operation, self._unknown)
+        series.downstream[event.result](1)
+        series.downstream_duration(event.duration_s)
 
     def _unforeseen(self, series: Series, event: CallEnded) -> Add:
         """A pair that is not in the table, or a reason outside the closed set; bounded all the same."""
@@ -216,12 +255,17 @@ class Metrics:
     def _recent_jump(self) -> float:
         return self._jump[1] if self._jump and self._now() - self._jump[0] < JUMP_SHOWN_S else 0.0
 
-    def _set_operations(self, operations: Iterable[str]) -> None:
+    def _set_operations(self, operations: Mapping[str, Operation]) -> None:
         self.operations = tuple(operations)
-        wanted = {*self.operations, UNKNOWN}
-        for name in self._series.keys() - wanted:
-            self._families.remove(self._series.pop(name))
+        self.queues = {name: operation.queue for name, operation in operations.items() if operation.queue}
+        for name, series in list(self._series.items()):
+            # One that gained or lost its queue ends in other ways: its counters begin anew.
+            is_same = name in operations and series.has_queue == (name in self.queues)
+            if not is_same and name != UNKNOWN:
+                self._families.remove(self._series.pop(name))
         for name in self.operations:
             if name not in self._series:
-                self._series[name] = self._families.make(name)
-        self._capacities.keep(wanted)
+                self._series[name] = self._families.make(name, has_queue=name in self.queues)
+        self._capacities.keep(self.operations)
+        self._queues.keep(self.queues)
+        self._jobs.keep(self.queues)

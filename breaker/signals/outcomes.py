@@ -14,25 +14,45 @@ from breaker.core.verdict import Policy
 UNKNOWN = "_unknown"  # the operation of calls that match none
 OTHER = "other"  # the reason of what is not in the closed set
 
-_EDGE = frozenset({"unauthenticated", "forbidden", "bad-request", "request-timeout", "payload-too-large"})
-_BODY = frozenset({"bad-request", "request-timeout", "payload-too-large"})
+# Limits on starts: what a call can be queued for, be let through against, or be refused by in shadow.
+LIMITS = frozenset(policy for policy in Policy if not policy.is_full) - {Policy.DRAINING, Policy.PAUSED}
 
-PAIRS: Mapping[Outcome, frozenset[str]] = {
+_BODY = frozenset({"bad-request", "request-timeout", "payload-too-large"})
+_REFUSED = _BODY | {"contract", "too-costly", "deadline", "degraded"}
+_ENDS: dict[Outcome, frozenset[str]] = {
     Outcome.FORWARDED: frozenset({""}),
     Outcome.DELAYED: frozenset({""}),
-    # A full waiting line cannot let anybody through: `alert` has no line.
-    Outcome.OVER_CAPACITY: frozenset(Policy) - {Policy.WAITING},
-    Outcome.REFUSED: frozenset(Policy) | _EDGE | {"contract", "too-costly", "deadline", "degraded"},
     Outcome.FAILED: _BODY | {"deadline", "downstream-timeout", "downstream-unreachable", "cut", "bug"},
     Outcome.UNKNOWN: frozenset({"deadline", "downstream-timeout", "outcome-unknown", "bug"}),
     Outcome.ABANDONED: frozenset({"hang_up", "cut"}),
 }
 
+PAIRS: Mapping[Outcome, frozenset[str]] = _ENDS | {
+    # A full waiting line cannot let anybody through: `alert` has no line.
+    Outcome.OVER_CAPACITY: LIMITS - {Policy.WAITING},
+    Outcome.REFUSED: _REFUSED | LIMITS | {Policy.DRAINING, Policy.PAUSED},
+}
+
+QUEUE_PAIRS: Mapping[Outcome, frozenset[str]] = _ENDS | {
+    Outcome.QUEUED: LIMITS | {"asked", "known"},
+    Outcome.REPLAYED: frozenset({""}),
+    Outcome.REFUSED: _REFUSED
+    | {policy for policy in Policy if policy.is_full}
+    # By a limit on starts when the job could not start before it expires; slots never say when.
+    | {Policy.RATE, Policy.TENANT_RATE, Policy.CLOSED, Policy.QUOTA, Policy.DRAINING}
+    | {"idempotency-key-reused", "in-progress", "durability-not-met", "result-expired"},
+}
+
+# What the edge refuses has no operation yet.
 UNKNOWN_PAIRS: Mapping[Outcome, frozenset[str]] = {
-    Outcome.REFUSED: _EDGE | {"unknown-operation", "method-not-allowed", "over-capacity"},
+    Outcome.REFUSED: _BODY
+    | {"unauthenticated", "forbidden", "idempotency-key-missing"}
+    | {"unknown-operation", "method-not-allowed", "over-capacity"},
 }
 
 
-def pairs_of(operation: str) -> Mapping[Outcome, frozenset[str]]:
+def pairs_of(operation: str, *, has_queue: bool) -> Mapping[Outcome, frozenset[str]]:
     """What can become of a call for this operation."""
-    return UNKNOWN_PAIRS if operation == UNKNOWN else PAIRS
+    if operation == UNKNOWN:
+        return UNKNOWN_PAIRS
+    return QUEUE_PAIRS if has_queue else PAIRS

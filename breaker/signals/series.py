@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from breaker.core.events import Action, Outcome, Result
-from breaker.core.verdict import Policy
-from breaker.signals.outcomes import pairs_of
+from breaker.signals.outcomes import LIMITS, pairs_of
 
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ADMISSION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1, 5)
@@ -26,6 +25,7 @@ class Series:
     """All children of one operation: bound methods, found by what varies."""
 
     operation: str
+    has_queue: bool
     calls: dict[tuple[str, str], Add]
     duration: dict[str, Observe]
     admission: Observe
@@ -75,11 +75,12 @@ class Families:
             op, registry=registry,
         )  # fmt: skip
 
-    def make(self, operation: str) -> Series:
+    def make(self, operation: str, *, has_queue: bool) -> Series:
         """All children of an operation."""
-        pairs = pairs_of(operation)
+        pairs = pairs_of(operation, has_queue=has_queue)
         return Series(
             operation=operation,
+            has_queue=has_queue,
             calls={
                 (outcome, reason): self._calls.labels(operation, outcome, reason).inc
                 for outcome, reasons in pairs.items()
@@ -90,7 +91,7 @@ class Families:
             downstream={result: self._downstream.labels(operation, result).inc for result in Result},
             downstream_duration=self._downstream_duration.labels(operation).observe,
             over={action: self._over.labels(operation, action).inc for action in Action},
-            shadow={policy: self._shadow.labels(operation, policy).inc for policy in Policy},
+            shadow={policy: self._shadow.labels(operation, policy).inc for policy in sorted(LIMITS)},
             leases_lost=self._leases_lost.labels(operation).inc,
         )
 

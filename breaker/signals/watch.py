@@ -1,7 +1,7 @@
 """
 Watch: looks at the store and at this process from time to time, and tells the metrics.
 
-1. Every 5 s one look at each operation; the looks share round trips, 64 at a time.
+1. Every 5 s one look at each operation, and one at its queue; those of 64 operations share a round trip.
 2. Rates are differences of what the store counted between two looks, over all replicas. The first
    look has none, and neither has one after which the store counts less (it was flushed).
 3. Every 0.5 s a timer asks how late it is: what blocks the loop delays every call.
@@ -19,8 +19,10 @@ import structlog
 from breaker.core.errors import StoreError
 from breaker.signals.capacity import Demand
 from breaker.signals.metrics import Metrics
+from breaker.signals.queues import Forecast, etas_of
 from breaker.store.capacity import Look
 from breaker.store.ending import end
+from breaker.store.job_desk import QueueLook
 
 LOOK_S = 5.0
 LOOKS_MAX = 64
@@ -44,13 +46,36 @@ class Counted:
     wanted: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """
+    What a watch asks; the first three raise StoreError when it cannot be had.
+
+    Attributes:
+        look, look_queue: `CapacityStore.look` and `JobDesk.look_queue`.
+        memory: What the store says of its memory.
+        forecast: The ETA that a caller would be told.
+
+    """
+
+    look: Callable[[str], Awaitable[Look]]
+    look_queue: Callable[[str], Awaitable[QueueLook]]
+    memory: Callable[[], Awaitable[Memory]]
+    forecast: Forecast
+
+
 class Watch:
-    """The looks of one replica."""
+    """
+    The looks of one replica.
+
+    Attributes:
+        memory_ratio: Share of the store's maxmemory in use, as last read; 0 before that, and without maxmemory.
+
+    """
 
     def __init__(
         self,
-        look: Callable[[str], Awaitable[Look]],
-        memory: Callable[[], Awaitable[Memory]],
+        sources: Sources,
         metrics: Metrics,
         *,
         now: Callable[[], float] = time.monotonic,
@@ -61,14 +86,13 @@ class Watch:
         Wire it; nothing runs before `start`.
 
         Args:
-            look: `CapacityStore.look`. Raises StoreError.
-            memory: What the store says of its memory. Raises StoreError.
             metrics: Which operations there are, and who is told.
             now: Seconds, monotonic.
             look_s, lag_s: Seconds between looks, and between questions to the loop.
 
         """
-        self._look, self._memory, self._metrics, self._now = look, memory, metrics, now
+        self.memory_ratio = 0.0
+        self._sources, self._metrics, self._now = sources, metrics, now
         self._look_s, self._lag_s = look_s, lag_s
         self._before: dict[str, Counted] = {}
         self._task: asyncio.Task[None] | None = None
@@ -93,12 +117,20 @@ class Watch:
         for at in range(0, len(operations), LOOKS_MAX):
             await asyncio.gather(*(self._look_at(name) for name in operations[at : at + LOOKS_MAX]))
         with suppress(StoreError):
-            memory = await self._memory()
-            self._metrics.observe_memory(memory.used / memory.most if memory.most else 0.0)
+            memory = await self._sources.memory()
+            self.memory_ratio = memory.used / memory.most if memory.most else 0.0
+            self._metrics.observe_memory(self.memory_ratio)
 
     async def _look_at(self, operation: str) -> None:
         try:
-            look = await self._look(operation)
+            if operation in self._metrics.queues:
+                look, queue = await asyncio.gather(
+                    self._sources.look(operation), self._sources.look_queue(operation)
+                )
+                etas = etas_of(operation, look, queue, self._sources.forecast)
+                self._metrics.observe_queue(operation, queue, etas)
+            else:
+                look = await self._sources.look(operation)
         except StoreError:
             return
         after = Counted(self._now(), look.started, look.wanted)

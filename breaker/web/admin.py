@@ -1,23 +1,38 @@
 """
 The admin listener: metrics and health for machines, status for people. Never the callers' port.
 
-What changes something (`/admin/v1/...`) exists on loopback only, until credentials for it exist.
+What a person does by hand stands under `/admin/v1`, see the other `admin_*.py`; who may, in `operators.py`.
 """
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-import orjson
 from aiohttp import web
 
 from breaker.core.errors import ConfigError, StoreError
+from breaker.core.model import Operator
 from breaker.store.capacity import Look
+from breaker.store.job_desk import QueueLook
+from breaker.web.admin_controls import Controls
+from breaker.web.admin_dead import DeadLetters
+from breaker.web.admin_jobs import Jobs
+from breaker.web.admin_operations import Operations
+from breaker.web.admin_pass_on import pass_on
+from breaker.web.admin_problems import problems
+from breaker.web.admin_reply import as_json
+from breaker.web.admin_stream import STOPPING
+from breaker.web.admin_views import queue_view
+from breaker.web.operators import LOOPBACK, only_operators
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+__all__ = ["LOOPBACK", "AdminListener", "Process", "admin_app", "looks", "status_of"]
+
+T = TypeVar("T")
+
+STOP_S = 5.0  # how long an answer may go on when the listener stops
 
 
 class Process(Protocol):
@@ -38,8 +53,24 @@ class Process(Protocol):
         """Read the files again; the version in force. Raises ConfigError and keeps the old one."""
 
 
-def admin_app(process: Process, *, is_loopback: bool) -> web.Application:
-    """The routes of the admin listener."""
+def admin_app(
+    process: Process,
+    *,
+    is_loopback: bool,
+    operators: Callable[[], tuple[Operator, ...]] = lambda: (),
+    controls: Controls | None = None,
+    workers: Callable[[], Iterable[Path]] | None = None,
+) -> web.Application:
+    """
+    The routes of the admin listener.
+
+    Args:
+        is_loopback: Only this machine can reach it.
+        operators: Who may use `/admin/v1`; none: everybody on loopback.
+        controls: What can be moved by hand; None without a store.
+        workers: Admin sockets of workers that answer instead of `controls`.
+
+    """
 
     async def metrics(request: web.Request) -> web.Response:
         page, content_type = await process.metrics(request.headers.get("Accept", ""))
@@ -65,44 +96,58 @@ def admin_app(process: Process, *, is_loopback: bool) -> web.Application:
         del request
         return as_json(await process.status())
 
-    async def reload(request: web.Request) -> web.Response:
-        del request
-        try:
-            return as_json({"version": await process.reload()})
-        except ConfigError as exc:
-            problems = [asdict(problem) for problem in exc.problems]
-            return as_json(
-                {"detail": "the old configuration stays in force", "problems": problems}, status=422
-            )
-        except StoreError as exc:
-            return as_json({"detail": f"the limits could not be published: {exc}"}, status=503)
-
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/startupz", startupz)
     app.router.add_get("/status", status)
-    if is_loopback:
-        app.router.add_post("/admin/v1/reload", reload)
+    by_hand = web.Application(
+        middlewares=[problems, only_operators(operators, is_loopback=is_loopback)], client_max_size=65_536
+    )
+    by_hand.router.add_post("/reload", reloading(process))
+    if controls:
+        by_hand.add_routes(
+            [*Operations(controls).routes(), *Jobs(controls).routes(), *DeadLetters(controls).routes()]
+        )
+    elif workers:
+        by_hand.router.add_route("*", "/{rest:.*}", pass_on(workers))
+    stopping = by_hand[STOPPING] = asyncio.Event()
+
+    async def stop(_: web.Application) -> None:
+        stopping.set()
+
+    by_hand.on_shutdown.append(stop)
+    app.add_subapp("/admin/v1", by_hand)
     return app
 
 
-def as_json(value: dict[str, Any], status: int = 200) -> web.Response:
-    body = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    return web.Response(body=body, status=status, content_type="application/json")
+def reloading(process: Process) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """The route that reads the files again."""
+
+    async def reload(request: web.Request) -> web.Response:
+        del request
+        try:
+            return as_json({"version": await process.reload()})
+        except ConfigError as exc:
+            found = [asdict(problem) for problem in exc.problems]
+            return as_json({"detail": "the old configuration stays in force", "problems": found}, status=422)
+        except StoreError as exc:
+            return as_json({"detail": f"the limits could not be published: {exc}"}, status=503)
+
+    return reload
 
 
-def status_of(look: Look | None) -> dict[str, Any] | None:
-    """An operation's numbers as JSON; None when the store cannot be read."""
-    return asdict(look) if look else None
+def status_of(look: Look | None, queue: QueueLook | None) -> dict[str, Any] | None:
+    """An operation's numbers as JSON, `queue` null when it has none; None when the store cannot be read."""
+    return {**asdict(look), "queue": queue_view(queue) if queue else None} if look else None
 
 
 class AdminListener:
     """Serves the admin routes on one socket."""
 
     def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
 
     async def start(self, sock: socket.socket) -> None:
         await self._runner.setup()
@@ -112,10 +157,10 @@ class AdminListener:
         await self._runner.cleanup()
 
 
-async def looks(names: list[str], look: Callable[[str], Awaitable[Look]]) -> dict[str, Look | None]:
+async def looks(names: list[str], look: Callable[[str], Awaitable[T]]) -> dict[str, T | None]:
     """The numbers of these operations; None where the store cannot be read."""
 
-    async def one(name: str) -> Look | None:
+    async def one(name: str) -> T | None:
         try:
             return await look(name)
         except StoreError:

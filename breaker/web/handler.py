@@ -15,7 +15,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 from breaker.core.events import CallEnded, Listener, Outcome
 from breaker.core.ids import Ids
-from breaker.gateway.call import Call, Kind, Refusal
+from breaker.gateway.call import NO_WISHES, Call, Kind, Refusal
 from breaker.gateway.headers import peer_lines
 from breaker.gateway.path import Path
 from breaker.gateway.router import Route
@@ -25,8 +25,11 @@ from breaker.gateway.work import cost_of
 from breaker.web.body import CallerBody
 from breaker.web.connection import Request
 from breaker.web.identity import Callers, Identity
+from breaker.web.job_pages import PREFIX as JOBS
+from breaker.web.job_pages import JobPages, Shown
 from breaker.web.problems import CLOCK, CLOSING, problem
 from breaker.web.reply import REASONS, CallerReply
+from breaker.web.wishes import wishes_of
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -85,10 +88,18 @@ class Handler:
     """
 
     def __init__(
-        self, site: Site, callers: Callers, path: Path, ids: Ids, pages: Pages, emit: Listener
+        self,
+        site: Site,
+        callers: Callers,
+        path: Path,
+        ids: Ids,
+        pages: Pages,
+        jobs: JobPages,
+        emit: Listener,
     ) -> None:
         self.site, self.callers = site, callers
         self.is_draining = False
+        self._jobs = jobs
         self._path, self._ids, self._pages, self._emit = path, ids, pages, emit
         self._now = time.monotonic  # the loop's own time stands still within a turn on uvloop
 
@@ -107,6 +118,9 @@ class Handler:
                 self._answer(reply, NO_KEY, path)  # it tells what others call, and how much
             else:
                 await self._show(reply, message, page)
+            return reply
+        if path.startswith(JOBS):
+            await self._job(reply, message, path, query)
             return reply
         found = self._call_of(request, reply, path, mark + query, started)
         if isinstance(found, Refusal):
@@ -149,6 +163,14 @@ class Handler:
             return Refusal(kind=Kind.BAD_REQUEST, detail=detail)
         if timeout is not None and not TIMEOUT.match(timeout):
             return Refusal(kind=Kind.BAD_REQUEST, detail="Request-Timeout must be seconds, such as 5 or 2.5")
+        wishes = NO_WISHES
+        if operation.queue:
+            found = wishes_of(
+                headers, operation, may_name_band=identity.may_name_band, now_us=time.time_ns() // 1_000
+            )
+            if isinstance(found, Refusal):
+                return found
+            wishes = found
         lease_id = self._ids.next()
         decision = self._ids.decision(operation.name, lease_id, time.time_ns() // 1_000_000)
         request_id = headers.get("X-Request-Id")
@@ -172,8 +194,21 @@ class Handler:
             trace_id=trace[1] if trace else "",
             deadline=started + float(timeout) if timeout else FOREVER,
             started=started,
+            wishes=wishes,
             task=asyncio.current_task(),
         )
+
+    async def _job(self, reply: CallerReply, message: RawRequestMessage, path: str, query: str) -> None:
+        identity = self.callers.of_key(message.headers.get("Breaker-Key"))
+        found: Shown | Refusal = NO_KEY
+        if identity:
+            found = await self._jobs.answer(self.site, identity, message.method, path, query, message.headers)
+        if isinstance(found, Refusal):
+            self._answer(reply, found, path)
+            return
+        status, lines, body = found
+        reply.whole(status, REASONS.get(status, ""), lines + CLOCK.line(), body)
+        await reply.drain()
 
     async def _show(
         self, reply: CallerReply, message: RawRequestMessage, page: Callable[[], Awaitable[Page]]

@@ -26,6 +26,7 @@ class Identity:
     tenants: Tenants
     patterns: tuple[str, ...]
     allowed: dict[str, bool]
+    may_name_band: bool = True
 
     def may_call(self, operation: str) -> bool:
         known = self.allowed.get(operation)
@@ -46,7 +47,8 @@ class Callers:
         self._by_hash = {}
         for caller in callers:
             most = caller.tenants_max if "tenant" in caller.may_name else 0
-            identity = Identity(caller.id, tenants_of(caller.id, most, emit), caller.operations, {})
+            tenants = tenants_of(caller.id, most, emit)
+            identity = Identity(caller.id, tenants, caller.operations, {}, "band" in caller.may_name)
             for digest in caller.key_hashes:
                 self._by_hash[digest.lower()] = identity
 

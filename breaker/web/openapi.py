@@ -74,6 +74,7 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
     enforced = capacity.mode is Mode.ENFORCE
     cost = max(capacity.cost.constant, capacity.cost.max if capacity.cost.header else 1)
     has_body = operation.match.method not in BODILESS
+    has_queue = operation.queue is not None
     knows_tenants = capacity.per_tenant is not None or bool(capacity.tenants)
     can_give = {
         Kind.UNKNOWN_OPERATION: "{" in operation.match.template,  # for values that hide `..`
@@ -84,14 +85,25 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
         Kind.PAYLOAD_TOO_LARGE: has_body and operation.body_max is not None,
         Kind.CONTRACT: operation.contract is not None,
         Kind.TOO_COSTLY: enforced and not capacity.is_unlimited and cost > 1,
-        Kind.TENANT_LIMIT: enforced and knows_tenants and operation.overflow is Overflow.THROTTLE,
+        Kind.TENANT_LIMIT: has_queue
+        or (enforced and knows_tenants and operation.overflow is Overflow.THROTTLE),
         Kind.OVER_CAPACITY: True,  # at least when there is no room for another connection
-        Kind.DEGRADED: not capacity.is_unlimited,
+        Kind.DEGRADED: has_queue or not capacity.is_unlimited,
         Kind.DEADLINE: True,
         Kind.OUTCOME_UNKNOWN: operation.match.method not in SAFE_METHODS,
         Kind.DOWNSTREAM_UNREACHABLE: True,
         Kind.DOWNSTREAM_TIMEOUT: True,
         Kind.METHOD_NOT_ALLOWED: False,  # an operation is its method, too
+        Kind.QUEUE_FULL: has_queue,
+        Kind.PAUSED: not capacity.is_unlimited and not has_queue,
+        Kind.DRAINING: has_queue or not capacity.is_unlimited,
+        Kind.IDEMPOTENCY_KEY_MISSING: has_queue and operation.idempotency.is_required,
+        Kind.IDEMPOTENCY_KEY_REUSED: has_queue,
+        Kind.IN_PROGRESS: has_queue,
+        Kind.DURABILITY_NOT_MET: has_queue,
+        Kind.RESULT_EXPIRED: has_queue,
+        Kind.JOB_NOT_FOUND: False,  # those are about jobs, not calls
+        Kind.NOT_CANCELLABLE: False,
     }
     return [kind for kind in Kind if can_give[kind]]
 

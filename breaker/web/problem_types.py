@@ -90,6 +90,60 @@ PROBLEMS: Mapping[Kind, ProblemType] = {
         " another connection. Nothing was executed.",
         advice="Come back after Retry-After; without it, with growing pauses.",
     ),
+    Kind.QUEUE_FULL: ProblemType(
+        status=503, title="Queue is full",
+        meaning="The call could not start, and the queue of the operation has no room for another job."
+        " Nothing was executed, and nothing was queued.",
+        advice="Come back after Retry-After: by then there should be room. `policy` says which bound it is.",
+    ),
+    Kind.PAUSED: ProblemType(
+        status=503, title="Operation is paused",
+        meaning="A person has paused the operation. Nothing was executed.",
+        advice="Come back after Retry-After, or ask the team that owns the operation.",
+    ),
+    Kind.DRAINING: ProblemType(
+        status=503, title="Operation takes nothing new",
+        meaning="The operation finishes what it has, and takes nothing new. Nothing was executed.",
+        advice="Come back after Retry-After, or ask the team that owns the operation whether it goes away.",
+    ),
+    Kind.IDEMPOTENCY_KEY_MISSING: ProblemType(
+        status=400, title="Idempotency-Key is missing",
+        meaning="The operation executes each piece of work once, and wants a key to know it by."
+        " Nothing was executed.",
+        advice="Send an Idempotency-Key: a value of its own for each piece of work, the same when you repeat it.",
+    ),
+    Kind.IDEMPOTENCY_KEY_REUSED: ProblemType(
+        status=422, title="Idempotency-Key was used for another request",
+        meaning="The same key came before with another method, path or body. This request was not executed.",
+        advice="Use a new key for new work; to repeat work, send exactly the same request.",
+    ),
+    Kind.IN_PROGRESS: ProblemType(
+        status=409, title="The same work is in progress",
+        meaning="A call with this Idempotency-Key is being executed now. It is not executed a second time.",
+        advice="Repeat the request after Retry-After: then its answer is kept for you.",
+    ),
+    Kind.DURABILITY_NOT_MET: ProblemType(
+        status=503, title="Job could not be kept safely",
+        meaning="The job would not have been as durable as the operation promises, so it was withdrawn."
+        " Nothing was executed.",
+        advice="Come back after Retry-After; on-call knows.",
+    ),
+    Kind.JOB_NOT_FOUND: ProblemType(
+        status=404, title="No such job",
+        meaning="There is no job with this id that is yours: it never was, or its record is not kept any longer.",
+        advice="Compare the id with the Location that you were given; records are kept for `keep_result`.",
+    ),
+    Kind.RESULT_EXPIRED: ProblemType(
+        status=410, title="No answer is kept",
+        meaning="The job has ended, and there is no answer of the downstream to hand out: there was none, it was"
+        " too large, or it is not kept any longer. The job itself says how it ended.",
+        advice="Do not send the work again because of this; look at the job, and ask the downstream.",
+    ),
+    Kind.NOT_CANCELLABLE: ProblemType(
+        status=409, title="Job cannot be cancelled",
+        meaning="The job runs or has ended. Nothing was changed.",
+        advice="Wait for its end; what was executed has to be undone where it was done.",
+    ),
     Kind.DEGRADED: ProblemType(
         status=503, title="Capacity cannot be decided",
         meaning="The gateway cannot reach the store that holds the shared capacity. Nothing was executed.",

@@ -11,10 +11,13 @@ from http import HTTPStatus
 
 from aiohttp.abc import AbstractStreamWriter
 
-from breaker.gateway.call import Call, Refusal
+from breaker.core.events import Outcome
+from breaker.gateway.call import Call, Receipt, Refusal
 from breaker.gateway.headers import our_lines
+from breaker.gateway.job_payload import JobResult
 from breaker.web.connection import CallerConnection
-from breaker.web.problems import CLOSING, problem
+from breaker.web.job_documents import accepted
+from breaker.web.problems import CLOCK, CLOSING, problem
 
 DRAIN_S = 30.0  # a caller that does not read its answer for so long has gone
 REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -60,6 +63,15 @@ class CallerReply:
         status, lines, body = problem(refusal, call)
         self.closes = self.closes or refusal.kind in CLOSING
         self.whole(status, REASONS[status], lines + our_lines(call, refusal.outcome), body)
+
+    def accepted(self, call: Call, receipt: Receipt) -> None:
+        lines, body = accepted(receipt)
+        self.whole(202, REASONS[202], lines + CLOCK.line() + our_lines(call, Outcome.QUEUED), body)
+
+    def kept(self, call: Call, result: JobResult, outcome: Outcome, lines: bytes) -> None:
+        passed = b"".join(b"%b: %b\r\n" % pair for pair in result.headers)
+        reason = REASONS.get(result.status, "")
+        self.whole(result.status, reason, passed + lines + our_lines(call, outcome), result.body)
 
     def whole(self, status: int, reason: str, lines: bytes, body: bytes) -> None:
         if status in BODILESS or (self.is_head and not body):

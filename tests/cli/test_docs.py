@@ -6,7 +6,10 @@ from pathlib import Path
 import typer.main
 from typer.core import TyperGroup
 
+from breaker.cli import client
 from breaker.cli.app import app
+from breaker.cli.config import DIFFERENT, WRONG
+from breaker.core.jobs import Reason
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -27,6 +30,41 @@ def test_every_command_is_documented_and_exists() -> None:
     assert isinstance(root, TyperGroup)
     documented = re.findall(r"^\| `(breaker [a-z -]+)` \|", (DOCS / "cli.md").read_text(), re.MULTILINE)
     assert set(documented) == commands(root, "breaker")
+
+
+def options(group: TyperGroup) -> set[str]:
+    """The options of all commands that ask a running gateway."""
+    found = set()
+    for name in ("ops", "jobs", "dead"):
+        inner = group.commands[name]
+        assert isinstance(inner, TyperGroup)
+        found |= {
+            option for command in inner.commands.values() for param in command.params for option in param.opts
+        }
+    return {option for option in found if option.startswith("--")}
+
+
+def test_every_option_of_the_commands_for_people_is_documented_and_exists() -> None:
+    """`--help` says what there is; the manual says what it is for."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    of_others = {"--config", "--workers", "--demo", "--no-traffic"}
+    assert set(re.findall(r"--[a-z][a-z-]*", page)) - of_others == options(root)
+
+
+def test_every_exit_status_is_documented_and_given() -> None:
+    """A script that runs at night decides by it."""
+    page = (DOCS / "cli.md").read_text(encoding="utf-8").partition("## Exit statuses")[2].partition("## ")[0]
+    given = {0, client.FAILED, client.WRONG, client.STOPPED, client.INTERRUPTED, DIFFERENT, WRONG}
+    assert {int(status) for status in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == given
+
+
+def test_every_failure_class_is_documented() -> None:
+    """Somebody who redrives chooses by it; the others are reasons to wait, not to be dead."""
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if line.startswith("| `--failure"))
+    assert set(re.findall(r"`([a-z_]+)`", line)) == set(Reason) - {Reason.DOWNSTREAM, Reason.SLOW_DOWN}
 
 
 def test_commands_and_paths_that_the_manual_names_exist() -> None:

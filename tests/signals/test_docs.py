@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 
 from breaker.core.events import (
+    AcksLate,
     Action,
+    CallbackEnded,
     ClockJumped,
     ConfigLoaded,
+    Event,
+    JobsLost,
+    JobsReclaimed,
     LeasesLost,
     Outcome,
     Result,
@@ -20,21 +25,26 @@ from breaker.core.events import (
     StoreRecovered,
     TenantsExceeded,
 )
+from breaker.core.job_policy import BANDS, Band, Queue
+from breaker.core.jobs import Fate, Reason
 from breaker.core.verdict import Policy
 from breaker.signals.call_log import CallLog
 from breaker.signals.capacity import Demand
+from breaker.signals.job_series import CALLBACK_RESULTS, RETRY_REASONS
 from breaker.signals.lines import LINE_MAX
 from breaker.signals.logs import configure
 from breaker.signals.metrics import KINDS, Metrics
-from breaker.signals.outcomes import OTHER, PAIRS, UNKNOWN_PAIRS
+from breaker.signals.outcomes import LIMITS, OTHER, PAIRS, QUEUE_PAIRS, UNKNOWN_PAIRS
+from breaker.signals.queues import counters_of, gauges_of
 from breaker.signals.watch import Watch
 from breaker.store.capacity import Look
-from tests.signals.scene import Clock, Pipe, ended, look
-from tests.signals.test_metrics import SERIES_MAX, SERIES_MAX_PROCESS
-from tests.signals.test_watch import no_limit
+from tests.signals.scene import Clock, Pipe, attempted, ended, look, named, numbers, queue_look
+from tests.signals.test_metrics import SERIES_MAX, SERIES_MAX_PROCESS, SERIES_MAX_QUEUE
+from tests.signals.test_watch import sources
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+QUEUE = Queue(start_within_ms=60_000, jobs_max=1)
 SUFFIX = {"counter": "_total", "info": "_info"}
 
 
@@ -53,10 +63,11 @@ def words(cell: str) -> list[str]:
 
 def test_every_metric_is_documented_as_it_is_exported(make_metrics: Callable[..., Metrics]) -> None:
     """Other people's dashboards are written from this page."""
-    metrics = make_metrics("billing.charge")
+    metrics = make_metrics(queues=("billing.charge",))
     metrics.observe("billing.charge", look(), Demand(started=1, wanted=1))
+    metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0))
     metrics.observe_memory(0.5)
-    metrics.configured("v1", ["billing.charge"])
+    metrics.configured("v1", named(queues=("billing.charge",)))
     exported = {
         family.name + SUFFIX.get(family.type, ""): (
             family.type,
@@ -69,25 +80,44 @@ def test_every_metric_is_documented_as_it_is_exported(make_metrics: Callable[...
     assert {
         words(name)[0]: (kind, sorted(words(labels)), meaning) for name, kind, labels, _, meaning, _ in rows
     } == (exported)
-    cluster_wide = [
-        aggregate for name, *_, aggregate in rows if re.search("capacity_[luwc]|memory_ratio", name)
-    ]
-    assert len(cluster_wide) == 5
-    assert all(aggregate.startswith("`max") for aggregate in cluster_wide)
+
+
+def test_what_every_replica_says_of_the_store_is_aggregated_with_max(
+    make_metrics: Callable[..., Metrics], clock: Clock
+) -> None:
+    """A sum over replicas would count the same jobs once per replica. It is told apart by that it vanishes."""
+    metrics = make_metrics(queues=("billing.charge",))
+    metrics.observe("billing.charge", look(), Demand(started=1, wanted=1))
+    metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0))
+    metrics.observe_memory(0.5)
+    shown = {name.partition("{")[0] for name in numbers(metrics)}
+    clock.seconds += 15
+    said_by_the_store = shown - {name.partition("{")[0] for name in numbers(metrics)}
+    assert len(said_by_the_store) == 14
+    rows = table("metrics.md", "name", "type", "labels", "unit", "meaning", "aggregate with")
+    by_max = {words(name)[0] for name, *_, aggregate in rows if aggregate.startswith("`max")}
+    assert by_max - {"breaker_store_clock_jump_seconds"} == said_by_the_store
 
 
 def test_every_label_value_is_documented() -> None:
     """An alert on a word that never occurs never fires."""
-    reasons = set().union(*PAIRS.values(), *UNKNOWN_PAIRS.values(), {OTHER}) - {""}
+    reasons = set().union(*PAIRS.values(), *QUEUE_PAIRS.values(), *UNKNOWN_PAIRS.values(), {OTHER}) - {""}
+    states = {key[1] for key in gauges_of(QUEUE, queue_look(), {}) if key[0] == "breaker_queue_jobs"}
+    results = {result for name, *found in counters_of(queue_look()) for result in found}
     documented = {label: set(words(values)) for label, values in table("metrics.md", "label", "values")}
     assert documented == {
         "`operation`": {"_unknown"},
         "`outcome`": set(Outcome),
-        "`reason`": reasons,
-        "`result`": set(Result),
+        "`reason` of `breaker_calls_total`": reasons,
+        "`reason` of `breaker_retries_total`": set(RETRY_REASONS),
+        "`result` of `breaker_downstream_calls_total`": set(Result),
+        "`result` of `breaker_jobs_finished_total`": results,
+        "`result` of `breaker_callbacks_total`": set(CALLBACK_RESULTS),
+        "`state`": states,
+        "`band`": set(Band),
         "`action`": set(Action),
         "`limit` of `breaker_capacity_*`": {"rate", "concurrency", "quota"},
-        "`limit` of `breaker_shadow_refusals_total`": set(Policy),
+        "`limit` of `breaker_shadow_refusals_total`": set(LIMITS),
         "`kind`": set(KINDS),
     }
 
@@ -95,23 +125,30 @@ def test_every_label_value_is_documented() -> None:
 def test_the_documented_budget_is_the_tested_one() -> None:
     """Somebody sizes a Prometheus by it."""
     assert table("metrics.md", "for", "series at most") == [
-        ["each operation", str(SERIES_MAX)], ["each process, besides", str(SERIES_MAX_PROCESS)],
-    ]  # fmt: skip
+        ["each operation without a queue", str(SERIES_MAX)],
+        ["each operation with a queue", str(SERIES_MAX_QUEUE)],
+        ["each process, besides", str(SERIES_MAX_PROCESS)],
+    ]
 
 
 async def every_line(metrics: Metrics) -> list[dict[str, Any]]:
     """Each event once, with all that it can say."""
     pipe = Pipe()
-    logs = configure(format="json", level="info", fd=pipe.writer)
+    logs = configure(format="json", level="debug", fd=pipe.writer)
     clock = Clock()
     log = CallLog(logs, sample=1.0, now=clock)
     failed = StoreFailed("timeout", "no answer")
-    for event in (
+    events: tuple[Event, ...] = (
         ended(Outcome.OVER_CAPACITY, Policy.RATE), failed, failed, StoreRecovered(3.0), failed, failed,
         ClockJumped(3_000_000), LeasesLost("billing.charge", 1), TenantsExceeded("crm"),
         ConfigLoaded("v1", ok=True, detail="by SIGHUP"),
         ConfigLoaded("v2", ok=False, detail="unknown key"), ended(tenant="x" * LINE_MAX),
-    ):  # fmt: skip
+        attempted(dropped=True), attempted(Fate.RETRY, Reason.DOWNSTREAM),
+        attempted(Fate.DEAD, Reason.CALLER, dropped=True), attempted(Fate.UNKNOWN, Reason.AMBIGUOUS, dropped=True),
+        JobsReclaimed("billing.charge", 1, 1), JobsLost("billing.charge", 1), AcksLate("billing.charge", 1),
+        *(CallbackEnded("billing.charge", "01K", result, "why") for result in ("ok", "retry", "failed")),
+    )  # fmt: skip
+    for event in events:
         log.listen(event)
     clock.seconds += 10
     log.listen(failed)
@@ -124,7 +161,7 @@ async def every_line(metrics: Metrics) -> list[dict[str, Any]]:
         again.set()
         return look()
 
-    watch = Watch(look_with_a_bug, no_limit, metrics, look_s=0.001)
+    watch = Watch(sources(look_with_a_bug), metrics, look_s=0.001)
     watch.start()
     await again.wait()
     await watch.close()

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import structlog
 from breaker.core.events import (
     ClockJumped,
     ConfigLoaded,
-    Event,
     LeasesLost,
     Outcome,
     Result,
@@ -26,35 +24,7 @@ from breaker.core.verdict import Policy
 from breaker.signals.call_log import CallLog
 from breaker.signals.lines import LINE_MAX
 from breaker.signals.logs import Logs, configure
-from tests.signals.scene import TRACE_ID, Clock, Pipe, ended
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    pipe = Pipe()
-    yield pipe
-    pipe.close()
-
-
-Lines = Callable[..., list[dict[str, Any]]]
-
-
-@pytest.fixture
-def lines(pipe: Pipe, clock: Clock) -> Lines:
-    """What is written for these events; a number among them moves the clock by so many seconds."""
-
-    def write(*events: Event | float, sample: float = 1.0, level: str = "info") -> list[dict[str, Any]]:
-        logs = Logs(pipe.writer, format="json", level=level)
-        log = CallLog(logs, sample=sample, now=clock)
-        for event in events:
-            if isinstance(event, float):
-                clock.seconds += event
-            else:
-                log.listen(event)
-        logs.close()
-        return [json.loads(line) for line in pipe.text().splitlines()]
-
-    return write
+from tests.signals.scene import TRACE_ID, Lines, Pipe, ended
 
 
 def test_a_call_is_one_line(lines: Lines) -> None:

@@ -15,14 +15,16 @@ from breaker.core.events import (
     RoundTripEnded,
     StoreFailed,
 )
+from breaker.core.job_policy import BANDS
 from breaker.core.verdict import Policy
 from breaker.gateway.call import Kind
 from breaker.signals.capacity import Demand
 from breaker.signals.metrics import Metrics
-from breaker.signals.outcomes import PAIRS, UNKNOWN_PAIRS
-from tests.signals.scene import TRACE_ID, Clock, ended, look, numbers
+from breaker.signals.outcomes import PAIRS, QUEUE_PAIRS, UNKNOWN_PAIRS
+from tests.signals.scene import TRACE_ID, Clock, ended, look, named, numbers, queue_look
 
 SERIES_MAX = 220  # per operation; docs/metrics.md states it
+SERIES_MAX_QUEUE = 350  # per operation with a queue
 SERIES_MAX_PROCESS = 140
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 CHARGE = "operation=billing.charge"
@@ -73,7 +75,7 @@ def test_no_caller_can_make_series(metrics: Metrics) -> None:
 
 def test_a_call_of_a_removed_operation_is_still_counted(metrics: Metrics) -> None:
     """A long call may end after the reload that removed its operation; counting must not fail it."""
-    metrics.configured("v2", ["support.create"])
+    metrics.configured("v2", named("support.create"))
     for outcome in Outcome:
         metrics.listen(ended(outcome, "hang_up", result=Result.TIMEOUT, action=Action.DELAYED,
                              shadow=Policy.RATE))  # fmt: skip
@@ -87,46 +89,60 @@ def test_a_reload_brings_series_and_takes_them_away(metrics: Metrics) -> None:
     """Dashboards list the operations that exist, and rates of new ones begin at 0."""
     metrics.listen(ended(Outcome.FORWARDED, "degraded"))  # a pair that nobody foresaw goes too
     metrics.observe("billing.charge", look(), None)
-    metrics.configured("v2", ["support.create", "support.close"])
+    metrics.configured("v2", named("support.create", "support.close"))
     found = numbers(metrics)
     assert not any("billing.charge" in name for name in found)
     assert found["breaker_calls_total{operation=support.close,outcome=forwarded,reason=}"] == 0
     assert found["breaker_config_info{version=v2}"] == 1
-    metrics.configured("v3", ["support.create"])
+    metrics.configured("v3", named("support.create"))
     assert "breaker_config_info{version=v2}" not in numbers(metrics)
 
 
 def test_every_pair_that_can_occur_exists_from_the_start(metrics: Metrics) -> None:
     """A counter that appears at 1 has no increase: the first refusal would go unseen."""
+    metrics.configured("v2", named("support.create", queues=("billing.charge",)))
     found = numbers(metrics)
-    for outcome, reasons in PAIRS.items():
-        for reason in reasons:
-            assert found["breaker_calls_total{" + CHARGE + f",outcome={outcome},reason={reason}}}"] == 0
+    for name, pairs in (
+        ("support.create", PAIRS),
+        ("billing.charge", QUEUE_PAIRS),
+        ("_unknown", UNKNOWN_PAIRS),
+    ):
+        exported = {
+            tuple(part.partition("=")[2] for part in sample[:-1].split(",")[1:])
+            for sample in found
+            if sample.startswith(f"breaker_calls_total{{operation={name},")
+        }
+        assert exported == {(outcome, reason) for outcome, reasons in pairs.items() for reason in reasons}
 
 
 def test_the_table_of_outcomes_knows_every_problem_type() -> None:
     """A new problem type must get its series at the start, too."""
-    words = set().union(*PAIRS.values(), *UNKNOWN_PAIRS.values())
-    told_by_its_policy = {Kind.TENANT_LIMIT}
-    assert words == set(Kind) - told_by_its_policy | set(Policy) | {"", "hang_up", "cut", "bug"}
-    assert set(PAIRS) == set(Outcome)
+    words = set().union(*PAIRS.values(), *QUEUE_PAIRS.values(), *UNKNOWN_PAIRS.values())
+    told_by_its_policy = {Kind.TENANT_LIMIT, Kind.QUEUE_FULL}
+    of_job_pages = {Kind.JOB_NOT_FOUND, Kind.NOT_CANCELLABLE}  # looking at a job is no call
+    ends = {"", "hang_up", "cut", "bug", "asked", "known"}
+    assert words == set(Kind) - told_by_its_policy - of_job_pages | set(Policy) | ends
+    assert set(PAIRS) | set(QUEUE_PAIRS) == set(Outcome)
 
 
-def test_the_series_budget_holds(make_metrics: Callable[..., Metrics]) -> None:
+@pytest.mark.parametrize(("kind", "most"), [("plain", SERIES_MAX), ("queues", SERIES_MAX_QUEUE)])
+def test_the_series_budget_holds(make_metrics: Callable[..., Metrics], kind: str, most: int) -> None:
     """A hundred operations in ten replicas must not be a million series."""
     sizes = []
     for count in (10, 20):
-        names = [f"billing.operation-{number}" for number in range(count)]
-        metrics = make_metrics(*names)
+        names = tuple(f"billing.operation-{number}" for number in range(count))
+        operations = named(*names) if kind == "plain" else named(queues=names)
+        metrics = make_metrics()
+        metrics.configured("v1", operations)
         for name in names:
             metrics.observe(name, look(), Demand(started=1, wanted=1))
+            metrics.observe_queue(name, queue_look(), dict.fromkeys(BANDS, 1.0))
         metrics.observe_memory(0.5)
-        metrics.configured("v1", names)
         found = numbers(metrics)
         sizes.append(len(found))
         assert not any("_created" in name for name in found)
     each = (sizes[1] - sizes[0]) / 10
-    assert SERIES_MAX - 20 < each <= SERIES_MAX
+    assert most - 20 < each <= most
     assert sizes[0] - 10 * each <= SERIES_MAX_PROCESS
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -10,22 +10,38 @@ from redis import Redis
 
 from breaker.core.errors import StoreTimeoutError
 from breaker.core.events import Event, RoundTripEnded
-from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Rate, StoreSettings
+from breaker.core.jobs import Pace
+from breaker.core.model import StoreSettings
+from breaker.core.promise import Eta
 from breaker.core.state import Ask
 from breaker.signals.metrics import Metrics
-from breaker.signals.watch import LOOKS_MAX, Memory, Watch
+from breaker.signals.watch import LOOKS_MAX, Memory, Sources, Watch
 from breaker.store.capacity import CapacityStore, Look
-from tests.signals.scene import Clock, look, numbers
+from breaker.store.job_desk import QueueLook
+from tests.signals.scene import Clock, look, numbers, operation, queue_look
 
-OPERATION = Operation(
-    name="billing.charge", pipeline="billing", team="finance",
-    match=Match(method="POST", template="/charge"), downstream=Downstream(url="http://127.0.0.1:9"),
-    capacity=Capacity(limits=Limits(rate=Rate(limit=100, period_us=1_000_000, burst=2), concurrency=2)),
-)  # fmt: skip
+OPERATION = operation("billing.charge")
 
 
 async def no_limit() -> Memory:
     return Memory(used=500, most=0)
+
+
+async def empty(_operation: str) -> QueueLook:
+    return queue_look()
+
+
+def known(_operation: str, ahead: int, _pace: Pace) -> Eta:
+    """A second for each job ahead; nine of ten within ten."""
+    return Eta(p50_us=ahead * 1_000_000, p90_us=ahead * 10_000_000)
+
+
+def sources(
+    look: Callable[[str], Awaitable[Look]],
+    memory: Callable[[], Awaitable[Memory]] = no_limit,
+    look_queue: Callable[[str], Awaitable[QueueLook]] = empty,
+) -> Sources:
+    return Sources(look=look, look_queue=look_queue, memory=memory, forecast=known)
 
 
 class Looks:
@@ -67,7 +83,7 @@ async def test_the_watch_reads_what_the_store_holds(
         info = await asyncio.to_thread(redis.info, "memory")
         return Memory(used=info["used_memory"], most=info["used_memory"] * 4)
 
-    watch = Watch(capacity.look, memory, metrics, now=clock)
+    watch = Watch(sources(capacity.look, memory), metrics, now=clock)
     await watch.look_at_all()
     lane = capacity.lane("billing.charge")
     for number in range(3):
@@ -92,7 +108,7 @@ async def test_all_looks_share_a_round_trip(
     await capacity.publish({name: replace(OPERATION, name=name) for name in names}, "v1")
     events.clear()
     metrics = make_metrics(*names)
-    await Watch(capacity.look, no_limit, metrics).look_at_all()
+    await Watch(sources(capacity.look), metrics).look_at_all()
     assert sum(isinstance(event, RoundTripEnded) for event in events) == 2
     assert sum(name.startswith("breaker_capacity_limit") for name in numbers(metrics)) == 2 * len(names)
 
@@ -100,8 +116,8 @@ async def test_all_looks_share_a_round_trip(
 async def test_the_first_look_has_no_rate(make_metrics: Callable[..., Metrics], clock: Clock) -> None:
     """A restarted replica must not report the whole history as this moment's demand."""
     metrics = make_metrics("billing.charge")
-    watch = Watch(Looks(look(started=9_000, wanted=9_000), look(started=9_100, wanted=9_300)), no_limit,
-                  metrics, now=clock)  # fmt: skip
+    answers = Looks(look(started=9_000, wanted=9_000), look(started=9_100, wanted=9_300))
+    watch = Watch(sources(answers), metrics, now=clock)
     await watch.look_at_all()
     name = "breaker_capacity_wanted{limit=rate,operation=billing.charge}"
     assert name not in numbers(metrics)
@@ -116,7 +132,7 @@ async def test_a_flushed_store_makes_no_negative_rate(
     """Counters that start again are skipped for one look, and compared from there."""
     metrics = make_metrics("billing.charge")
     answers = Looks(look(started=500, wanted=500), look(started=3, wanted=3), look(started=13, wanted=13))
-    watch = Watch(answers, no_limit, metrics, now=clock)
+    watch = Watch(sources(answers), metrics, now=clock)
     name, seen = "breaker_capacity_used{limit=rate,operation=billing.charge}", []
     for _ in range(3):
         await watch.look_at_all()
@@ -135,7 +151,7 @@ async def test_a_store_that_fails_leaves_the_gauges_to_age_out(
     async def memory() -> Memory:
         raise lost
 
-    watch = Watch(Looks(look(), lost, lost, lost), memory, metrics, now=clock)
+    watch = Watch(sources(Looks(look(), lost, lost, lost), memory), metrics, now=clock)
     shown = []
     for _ in range(4):
         await watch.look_at_all()
@@ -155,7 +171,7 @@ async def test_a_mistake_of_ours_is_told_and_does_not_end_the_watch(
         recovered.set()
         return Memory(used=1, most=2)
 
-    watch = Watch(Looks(ValueError("a bug"), look(), *[look()] * 1_000), memory, metrics, look_s=0.001)
+    watch = Watch(sources(Looks(ValueError("a bug"), *[look()] * 1_000), memory), metrics, look_s=0.001)
     watch.start()
     async with asyncio.timeout(5):
         await recovered.wait()
@@ -167,7 +183,7 @@ async def test_a_mistake_of_ours_is_told_and_does_not_end_the_watch(
 async def test_what_blocks_the_loop_is_measured(make_metrics: Callable[..., Metrics]) -> None:
     """Lag delays every call; without it the dashboards blame the downstream."""
     metrics = make_metrics()
-    watch = Watch(Looks(), no_limit, metrics, lag_s=0.01)
+    watch = Watch(sources(Looks()), metrics, lag_s=0.01)
     watch.start()
     time.sleep(0.08)
     measured = "breaker_loop_lag_seconds_count{}"

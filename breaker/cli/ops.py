@@ -1,0 +1,155 @@
+"""
+`breaker ops`: how operations stand, and pause, drain and resume.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from breaker.cli.client import (
+    URL,
+    Admin,
+    AdminUrl,
+    Author,
+    Json,
+    KeyFile,
+    Reason,
+    Refused,
+    reason_of,
+    stop,
+)
+from breaker.cli.output import print_json, print_record, print_table
+
+HEADS = ("OPERATION", "OVERFLOW", "LIMITS", "SOURCE", "IN FLIGHT", "WAITING", "OLDEST", "RUNNING", "DEAD",
+         "UNKNOWN", "HELD")  # fmt: skip
+
+ops_app = typer.Typer(
+    name="ops",
+    help="Look at operations; pause, drain and resume them.\n\n"
+    "Exit status: 0 done, 1 it could not be done, 2 the command line is wrong.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(metavar="OPERATION", help="Such as billing.charge-invoice.")]
+For = Annotated[
+    str, typer.Option("--for", metavar="LENGTH", help="Such as 2h; without it, until it is resumed.")
+]
+
+
+@ops_app.command("list")
+def list_operations(
+    admin: AdminUrl = URL, key_file: KeyFile = None, author: Author = "", as_json: Json = False
+) -> None:
+    """List all operations: limits, what is in use, what waits, and who holds it."""
+    found = ask(Admin(admin, key_file, author))
+    if as_json:
+        print_json(found)
+    else:
+        print_table(HEADS, [row_of(operation) for operation in found["operations"]])
+
+
+@ops_app.command("show")
+def show_operation(
+    operation: Name,
+    admin: AdminUrl = URL,
+    key_file: KeyFile = None,
+    author: Author = "",
+    as_json: Json = False,
+) -> None:
+    """Show one operation."""
+    print_operation(ask(Admin(admin, key_file, author), operation), as_json=as_json)
+
+
+@ops_app.command("pause")
+def pause(
+    operation: Name,
+    reason: Reason = "",
+    length: For = "",
+    admin: AdminUrl = URL,
+    key_file: KeyFile = None,
+    author: Author = "",
+    as_json: Json = False,
+) -> None:
+    """Start none of its jobs; new calls become jobs, and wait."""
+    hold(Admin(admin, key_file, author), operation, "pause", reason, length, as_json=as_json)
+
+
+@ops_app.command("drain")
+def drain(
+    operation: Name,
+    reason: Reason = "",
+    length: For = "",
+    admin: AdminUrl = URL,
+    key_file: KeyFile = None,
+    author: Author = "",
+    as_json: Json = False,
+) -> None:
+    """Take nothing new; what waits is worked off."""
+    hold(Admin(admin, key_file, author), operation, "drain", reason, length, as_json=as_json)
+
+
+@ops_app.command("resume")
+def resume(
+    operation: Name,
+    reason: Reason = "",
+    admin: AdminUrl = URL,
+    key_file: KeyFile = None,
+    author: Author = "",
+    as_json: Json = False,
+) -> None:
+    """End a pause or a drain."""
+    hold(Admin(admin, key_file, author), operation, "resume", reason, "", as_json=as_json)
+
+
+def ask(gateway: Admin, *path: str) -> dict[str, Any]:
+    try:
+        return gateway.get("operations", *path)
+    except Refused as exc:
+        stop(exc.detail, exc.exit_status)
+
+
+def hold(gateway: Admin, operation: str, verb: str, reason: str, length: str, *, as_json: bool) -> None:
+    body = {"reason": reason_of(reason), "expires_in": length or None}
+    try:
+        found = gateway.post("operations", operation, verb, body=body)
+    except Refused as exc:
+        stop(exc.detail, exc.exit_status)
+    if as_json:
+        print_json(found)
+        return
+    held = found["queue"]["held"]
+    until = f", until {held['until'] or 'it is resumed'}" if held else ""
+    print(f"{operation}  {held['state'] if held else 'resumed'}{until}")
+
+
+def print_operation(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        print_record(found)
+
+
+def row_of(operation: dict[str, Any]) -> list[Any]:
+    """One line of the list; what the store does not say now is left open."""
+    limits, use, queue = operation["limits"] or {}, operation["use"] or {}, operation["queue"]
+    row = [
+        operation["operation"], operation["overflow"], limits.get("in_force", {}).get("words"), limits.get("source"),
+        use.get("in_flight"),
+    ]  # fmt: skip
+    if queue is None:
+        return [*row, use.get("waiting"), None, None, None, None, None]
+    waiting = sum(queue["waiting"].values()) + queue["scheduled"]
+    oldest_ms = max(queue["oldest_ms"].values(), default=0)
+    held = queue["held"]
+    return [
+        *row, waiting, in_words(oldest_ms), queue["running"], queue["dead"], queue["unknown"],
+        f"{held['state']} by {held['author']}: {held['reason']}" if held else None,
+    ]  # fmt: skip
+
+
+def in_words(age_ms: int) -> str | None:
+    """An age in its largest fitting unit; None for 0."""
+    for unit, length_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
+        if age_ms >= length_ms:
+            return f"{age_ms // length_ms}{unit}"
+    return "<1s" if age_ms else None

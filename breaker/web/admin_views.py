@@ -1,0 +1,158 @@
+"""
+Views: jobs and operations as the admin API shows them. Values go in, JSON comes out.
+
+Moments are RFC 3339 in UTC, lengths of time are milliseconds, and what is not there is null.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from breaker.core.jobs import JobHead, JobRecord, JobState
+from breaker.core.model import Limits, Operation
+from breaker.policy.units import format_rate
+from breaker.policy.values import limits_in_words
+from breaker.store.capacity import Look
+from breaker.store.job_desk import QueueLook
+
+HELD = "held"
+
+
+def moment(us: int) -> str | None:
+    """Microseconds since 1970 in words; None for 0."""
+    if not us:
+        return None
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def head_view(operation: str, head: JobHead) -> dict[str, Any]:
+    """A job as one row of a list."""
+    return {
+        "id": f"{operation}~{head.id}",
+        "operation": operation,
+        "state": str(head.state),
+        "reason": str(head.reason) or None,
+        "band": str(head.band),
+        "tenant": head.tenant,
+        "caller": head.caller,
+        "attempts": head.attempt,
+        "failures": head.failures,
+        "accepted": moment(head.accepted_us),
+        "since": moment(head.since_us),
+        "deadline": moment(head.deadline_us),
+    }
+
+
+def job_view(operation: str, record: JobRecord) -> dict[str, Any]:
+    """All that is known of a job but its payload."""
+    head, place = record.head, record.place
+    is_held = head.state is JobState.QUEUED and place is not None and place.is_held
+    return {
+        **head_view(operation, head),
+        "state": HELD if is_held else str(head.state),
+        "first_attempt": moment(head.first_us),
+        "expires": moment(head.expiry_us),
+        "due": moment(record.due_us),
+        "ahead": place.ahead if place else None,
+        "depth": place.depth if place else None,
+        "idempotency_key": head.key or None,
+        "line": head.line,
+        "cost": head.cost,
+        "bytes": head.size,
+        "leases_lost_alone": head.lost,
+        "suspect": head.is_suspect,
+        "callback": head.callback or None,
+        "timeline": [note_view(note) for note in record.notes],
+    }
+
+
+def note_view(note: bytes) -> Any:
+    """A line of a job's history; what is no JSON is shown as it is, because it is still history."""
+    try:
+        return orjson.loads(note)
+    except orjson.JSONDecodeError:
+        return note.decode("utf-8", "replace")
+
+
+def limits_view(limits: Limits) -> dict[str, Any]:
+    return {
+        "words": limits_in_words(limits),
+        "rate": format_rate(limits.rate) if limits.rate else None,
+        "burst": limits.rate.burst if limits.rate else None,
+        "concurrency": limits.concurrency,
+    }
+
+
+def queue_view(look: QueueLook) -> dict[str, Any]:
+    """The queue of one operation."""
+    held = {
+        "state": look.held,
+        "since": moment(look.held_since_us),
+        "until": moment(look.held_until_us),
+        "author": look.held_author,
+        "reason": look.held_reason,
+    }
+    return {
+        "held": held if look.held else None,
+        "waiting": {str(band): count for band, count in look.waiting.items()},
+        "oldest_ms": {str(band): age_us // 1_000 for band, age_us in look.oldest_us.items()},
+        "scheduled": look.scheduled,
+        "running": look.running,
+        "dead": look.dead,
+        "unknown": look.unknown,
+        "suspects": look.suspects,
+        "callbacks": look.callbacks,
+        "results": look.results,
+        "bytes": look.bytes_used,
+        "ms_per_job": look.pace.mean_us / 1_000 or None,
+        "ledger": {
+            "accepted": look.accepted,
+            "succeeded": look.succeeded,
+            "expired": look.expired,
+            "cancelled": look.cancelled,
+            "discarded": look.discarded,
+            "unaccounted": look.unaccounted,
+            "lost": look.lost,
+        },
+    }
+
+
+def operation_view(
+    name: str, operation: Operation | None, look: Look | None, queue: QueueLook | None
+) -> dict[str, Any]:
+    """
+    One operation; what cannot be had now is null.
+
+    Args:
+        operation: None when no file names it any more.
+
+    """
+    return {
+        "operation": name,
+        "pipeline": name.partition(".")[0],
+        "team": operation.team if operation else None,
+        "overflow": str(operation.overflow) if operation else None,
+        "configured": operation is not None,
+        "limits": {
+            "in_force": limits_view(look.limits),
+            "source": look.source,
+            "file": limits_view(look.configured),
+            "version": look.version,
+        }
+        if look
+        else None,
+        "use": {
+            "in_flight": look.in_use,
+            "waiting": look.waiting,
+            "started": look.started,
+            "wanted": look.wanted,
+            "service_ms": look.service_us / 1_000 or None,
+            "quota": {"limit": look.quota_limit, "used": look.quota_used}
+            if look.quota_limit is not None
+            else None,
+        }
+        if look
+        else None,
+        "queue": queue_view(queue) if queue else None,
+    }
