@@ -8,18 +8,22 @@ that is refused comes back. So all that makes it the same thing (its key, its re
 import itertools
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 CUSTOMERS = ("acme", "initech", "umbrella", "hooli", "stark", "wayne", "wonka", "tyrell",
              "cyberdyne", "soylent", "aperture", "oscorp", "virtucon", "gringotts", "vandelay", "dunder")  # fmt: skip
 HEAVY_CUSTOMER = "globex"
+CLOSED_CUSTOMER = "pied-piper-closed"  # no contract can know that; the billing API says so
 PARTNER = "partner-north"
 ACCOUNTS_MAX = 1_000  # the newest are welcomed
 _BREAKS_CONTRACT_EVERY = 6
 _SUBJECTS = ("Cannot log in since this morning", "Export stops after 1,000 rows", "Invoice shows the old address",
              "Webhook is called twice", "How do I add a colleague?")  # fmt: skip
 _PLANS = ("enterprise", "business", "starter", "free")
+_DOLLARS_EVERY = 4  # customers
+_SENT_TWICE_EVERY = 9  # charges
+_MONTH = "11"  # ends every invoice's name; the billing API declines names that end in 402
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,10 @@ class Order:
         path: Below the gateway.
         body: None for a read.
         headers: The same at every attempt.
+        tenant: On whose behalf.
+        key: Its `Idempotency-Key`, or empty.
+        is_sent_twice: Its sender lost patience, and sends it again before it has an answer.
+        is_wrong: It can never be done.
 
     """
 
@@ -40,6 +48,10 @@ class Order:
     path: str
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    tenant: str = ""
+    key: str = ""
+    is_sent_twice: bool = False
+    is_wrong: bool = False
 
 
 class Orders:
@@ -53,22 +65,23 @@ class Orders:
 
     def ticket(self) -> Order:
         number = next(self._numbers)
-        body = {
-            "customerId": CUSTOMERS[number % 6],  # named in the ticket itself: the gateway finds it there
-            "subject": _SUBJECTS[number % len(_SUBJECTS)],
-            "body": "It worked yesterday, and nothing was changed on our side.",
-            "plan": _PLANS[number % len(_PLANS)],
-            "channel": "web",
-            "reference": f"{self._run}-{number}",
-        }
-        return Order(operation="support.create-ticket", method="POST", path="/support/tickets", body=body)
+        return self._ticket(number, number % 6)
+
+    def heavy_ticket(self) -> Order:
+        """A customer whose own users are all locked out at once: every one of them writes."""
+        return self._ticket(next(self._numbers), None)
 
     def charge(self) -> Order:
         number = next(self._numbers)
-        return self._charge(number, CUSTOMERS[number % len(CUSTOMERS)])
+        return self._charge(number, number % len(CUSTOMERS))
 
     def heavy_charge(self) -> Order:
-        return self._charge(next(self._numbers), HEAVY_CUSTOMER)
+        return self._charge(next(self._numbers), None)
+
+    def closed_charge(self) -> Order:
+        """An invoice that slipped through: its sender does not wait for the answer, and hears of it later."""
+        order = self._charge(next(self._numbers), None, CLOSED_CUSTOMER)
+        return replace(order, headers={**order.headers, "Prefer": "respond-async"}, is_wrong=True)
 
     def invoice(self) -> Order:
         number = next(self._numbers)
@@ -108,19 +121,44 @@ class Orders:
         if is_account and isinstance(account_id, str) and isinstance(customer, str):
             self._accounts.append((account_id, customer))
 
-    def _charge(self, number: int, customer: str) -> Order:
+    def _ticket(self, number: int, index: int | None) -> Order:
+        """Of one of the customers, or of the heavy one."""
+        customer = HEAVY_CUSTOMER if index is None else CUSTOMERS[index]
+        body = {
+            "customerId": customer,  # named in the ticket itself: the gateway finds it there
+            "subject": _SUBJECTS[number % len(_SUBJECTS)],
+            "body": "It worked yesterday, and nothing was changed on our side.",
+            "plan": "business" if index is None else _PLANS[index % len(_PLANS)],
+            "channel": "web",
+            "reference": f"{self._run}-{number}",
+        }
+        return Order(
+            operation="support.create-ticket",
+            method="POST",
+            path="/support/tickets",
+            body=body,
+            tenant=customer,
+        )
+
+    def _charge(self, number: int, index: int | None, customer: str = HEAVY_CUSTOMER) -> Order:
+        """For one of the customers, or for the one that is named."""
+        customer = customer if index is None else CUSTOMERS[index]
+        key = f"{self._run}-{number}"
         return Order(
             operation="billing.charge-invoice",
             method="POST",
-            path=f"/billing/invoices/{self._run}-{number}/charge",
+            path=f"/billing/invoices/{key}-{_MONTH}/charge",
             body={
                 "amount": 1_900 + number,
-                "currency": "EUR",
+                "currency": "EUR" if index is None or index % _DOLLARS_EVERY else "USD",
                 "customerId": customer,
                 "paymentMethod": "card",
             },
             # The same at each attempt: that is what makes it safe to come back.
-            headers={"Breaker-Tenant": customer, "Idempotency-Key": f"{self._run}-{number}"},
+            headers={"Breaker-Tenant": customer, "Idempotency-Key": key},
+            tenant=customer,
+            key=key,
+            is_sent_twice=number % _SENT_TWICE_EVERY == 0,
         )
 
     def _provision(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Order:

@@ -9,21 +9,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
+from rich.console import Group as Lines
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from breaker.core.events import Outcome
+from breaker.core.job_policy import BANDS
 from breaker.core.verdict import Policy
-from breaker.demo.verdict import Check
+from breaker.demo.told import Check
 from breaker.demo.view import Counted, Now, Seen
+from breaker.demo.waits import Group
 
 PLAIN_EVERY_S = 2.0
 _OWN = frozenset(policy for policy in Policy if policy.is_tenants_own)
 _SHARED = frozenset(Policy) - _OWN
-_HEADS = ("operation", "calls/s", "in flight", "waiting", "forwarded", "delayed", "let through", "429", "503",
-          "other", "added p50", "downstream: most in flight", "started")  # fmt: skip
+_HEADS = ("operation", "calls/s", "in flight", "waiting", "forwarded", "queued", "delayed", "let through", "429",
+          "503", "other", "added p50", "downstream: most in flight", "started")  # fmt: skip
+_QUEUE_HEADS = ("queue", *BANDS, "oldest", "ETA", "running", "accepted", "succeeded", "dead", "batches",
+                "unaccounted", "lost")  # fmt: skip
+_WAIT_HEADS = ("what was queued", "band", "whose", "jobs", "said p50", "p90", "took p50", "p90", "in time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +75,13 @@ class Screen:
 
     def show(self, picture: Picture) -> None:
         if self._live:
-            self._live.update(Group(Text(headline(picture), style="bold"), table(picture)), refresh=True)
+            shown: list[RenderableType] = [
+                Text(headline(picture), style="bold"),
+                table(picture),
+                Text(""),
+                queue_table(picture),
+            ]
+            self._live.update(Lines(*shown), refresh=True)
         elif picture.at_s >= self._next_s:
             self._next_s = picture.at_s + PLAIN_EVERY_S
             self._console.print(headline(picture), soft_wrap=True)
@@ -80,13 +92,17 @@ def headline(picture: Picture) -> str:
     counted = [picture.counted.get(name, Counted()) for name in picture.pipelines]
     outcomes = {outcome: sum(each.outcomes[outcome] for each in counted) for outcome in Outcome}
     now = picture.now.values()
+    queues = [each.queue for each in now if each.queue]
     return (
         f"{picture.at_s:5.0f} s  {picture.stage or 'no traffic':<10}"
-        f" calls {sum(outcomes.values())}: forwarded {outcomes[Outcome.FORWARDED]},"
+        f" calls {sum(outcomes.values())}: forwarded {outcomes[Outcome.FORWARDED]}, queued {outcomes[Outcome.QUEUED]},"
         f" delayed {outcomes[Outcome.DELAYED]}, let through {outcomes[Outcome.OVER_CAPACITY]},"
         f" refused {outcomes[Outcome.REFUSED]} (429 {_sum(counted, _OWN)}, 503 {_sum(counted, _SHARED)})"
         f" | in flight {sum(each.in_flight for each in now)}, waiting {sum(each.waiting for each in now)},"
         f" coming back {picture.coming_back}"
+        f" | jobs waiting {sum(sum(queue.waiting.values()) for queue in queues)},"
+        f" running {sum(queue.running for queue in queues)}, done {sum(queue.succeeded for queue in queues)},"
+        f" dead {sum(queue.dead for queue in queues)}"
     )
 
 
@@ -108,6 +124,7 @@ def table(picture: Picture) -> Table:
             "?" if now is None else "-" if now.slots is None else f"{now.in_flight}/{now.slots}",
             "?" if now is None else str(now.waiting),
             str(counted.outcomes[Outcome.FORWARDED]),
+            str(counted.outcomes[Outcome.QUEUED]),
             str(counted.outcomes[Outcome.DELAYED]),
             _lit(counted.outcomes[Outcome.OVER_CAPACITY], "yellow"),
             _lit(own, "yellow"),
@@ -120,6 +137,48 @@ def table(picture: Picture) -> Table:
     return grid
 
 
+def queue_table(picture: Picture) -> Table:
+    """One row for each queue: jobs by band and the rest of its ledger, since its store began."""
+    grid = Table(box=None, pad_edge=False)
+    for head in _QUEUE_HEADS:
+        grid.add_column(head, justify="left" if head == "queue" else "right", overflow="fold")
+    for name in picture.pipelines:
+        queue = picture.now[name].queue if name in picture.now else None
+        if queue is None:
+            continue
+        counted = picture.counted.get(name, Counted())
+        each = counted.batch_items / counted.batches if counted.batches else 0
+        grid.add_row(
+            name,
+            *(_lit(queue.waiting[band], "yellow") for band in BANDS),
+            f"{max(queue.oldest_s.values(), default=0.0):.1f} s",
+            f"{max(counted.eta_s.values()):.1f} s" if counted.eta_s else "?",
+            str(queue.running),
+            str(queue.accepted),
+            str(queue.succeeded),
+            _lit(queue.dead, "red"),
+            f"{counted.batches} of {each:.0f}" if counted.batches else "-",
+            _lit(queue.unaccounted, "bold red"),
+            _lit(queue.lost, "bold red"),
+        )
+    return grid
+
+
+def waits(console: Console, groups: Sequence[Group]) -> None:
+    """How long what was queued waited, beside what its senders had been told; nothing when nothing was."""
+    if not groups:
+        return
+    grid = Table(box=None, pad_edge=False)
+    for head in _WAIT_HEADS:
+        grid.add_column(head, justify="left" if head in _WAIT_HEADS[:3] else "right")
+    for group in groups:
+        grid.add_row(
+            group.operation, group.band, group.whose, str(group.jobs), *_seconds(group.said_s),
+            *_seconds(group.took_s), f"{group.kept} of {group.judged}",
+        )  # fmt: skip
+    console.print(grid)
+
+
 def summary(console: Console, checks: Sequence[Check], missing: Sequence[str]) -> None:
     """Every check with its two numbers; then what was not shown, and the verdict."""
     widest = max((len(check.about) for check in checks), default=0)
@@ -130,7 +189,7 @@ def summary(console: Console, checks: Sequence[Check], missing: Sequence[str]) -
             soft_wrap=True,
         )
     for what in missing:
-        console.print(Text(f"not seen: a call that was {what}", style="bold red"), soft_wrap=True)
+        console.print(Text(f"not seen: {what}", style="bold red"), soft_wrap=True)
     differ = sum(not check.agrees for check in checks)
     if differ:
         verdict, style = f"{differ} of {len(checks)} checks DIFFER", "bold red"
@@ -148,3 +207,7 @@ def _sum(counted: Sequence[Counted], reasons: frozenset[Policy]) -> int:
 
 def _lit(count: int, style: str) -> Text:
     return Text(str(count), style=style if count else "")
+
+
+def _seconds(values: tuple[float, float] | None) -> tuple[str, str]:
+    return (f"{values[0]:.1f} s", f"{values[1]:.1f} s") if values else ("-", "-")

@@ -2,8 +2,9 @@
 Traffic: how much is ordered, and when. Each pipeline goes over its capacity in turn.
 
     launch      onboarding   more sign-ups than provisioning takes, a partner who imports, welcomes to all
-    outage      support      more tickets than the desk picks up, from several customers
-    month-end   billing      more charges than the provider takes, one customer over his own share, reads
+    outage      support      more tickets than the desk picks up, most of them from one customer
+    month-end   billing      more charges than the provider takes, one customer over his own share, an invoice
+                             that cannot be charged, reads
 
 Between its turns a pipeline has a little traffic, so that one sees it recover. Arrivals are even, and do
 not wait for answers: people do not stop signing up because others wait.
@@ -69,10 +70,13 @@ class Traffic:
             Stream(order=orders.sign_up, stage="launch", calm=0.6, surge=7),
             Stream(order=orders.partner_sign_up, stage="launch", calm=0, surge=5),
             Stream(order=orders.welcome, stage="launch", calm=0.8, surge=14),
-            Stream(order=orders.ticket, stage="outage", calm=1, surge=18),
+            Stream(order=orders.ticket, stage="outage", calm=1, surge=10),
+            Stream(order=orders.heavy_ticket, stage="outage", calm=0, surge=8),
             Stream(order=orders.charge, stage="month-end", calm=3, surge=40),
             Stream(order=orders.heavy_charge, stage="month-end", calm=0, surge=12),
-            Stream(order=orders.invoice, stage="month-end", calm=6, surge=65),
+            # One, in the middle of the stage.
+            Stream(order=orders.closed_charge, stage="month-end", calm=0, surge=1.7 / self._stage_s),
+            Stream(order=orders.invoice, stage="month-end", calm=6, surge=90),
         )
 
     async def run(self) -> None:
@@ -82,11 +86,26 @@ class Traffic:
             for stream in self._streams:
                 group.create_task(self._arrive(stream))
 
-    async def finish(self) -> None:
-        """Nobody comes back any more; wait for the calls that are under way."""
+    async def finish(self, stop: asyncio.Event, most_s: float) -> None:
+        """
+        Nobody comes back any more; wait for the calls that are under way, and for what is queued.
+
+        Args:
+            stop: Nobody wants to wait for the queue any more.
+            most_s: Seconds that it may take to drain; what waits then is only looked at once more.
+
+        """
         self.stage = LAST_STAGE
         self._callers.closing.set()
         await asyncio.gather(*self._placed)
+        if following := set(self._callers.following):
+            stopping = asyncio.ensure_future(stop.wait())
+            drained = asyncio.ensure_future(asyncio.wait(following))
+            await asyncio.wait({stopping, drained}, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in (stopping, drained, *following):
+                task.cancel()
+            await asyncio.gather(stopping, drained, *following, return_exceptions=True)
+        await self._callers.look_at_the_rest()
 
     async def _turn(self) -> None:
         while True:

@@ -4,6 +4,7 @@ Up: everything on this machine - store, demo downstreams, gateway, and demonstra
     look      ports, permissions, configuration: one clear line when something is in the way
     start     the downstreams, then the gateway with its embedded store; wait until all answer
     show      traffic in which each pipeline goes over its capacity in turn, and what becomes of it
+    drain     nobody calls any more; what is queued is brought to its end, for a bounded time
     compare   what callers were told, what the gateway counted, what the downstreams saw
     stop      the gateway drains, then the downstreams end; also on errors
 """
@@ -27,15 +28,19 @@ from breaker.demo.callers import Callers
 from breaker.demo.orders import OPERATIONS
 from breaker.demo.preflight import check_ports, data_folder, downstream_addresses, gateway_addresses
 from breaker.demo.processes import Processes
-from breaker.demo.table import Picture, Screen, summary
+from breaker.demo.table import Picture, Screen, summary, waits
+from breaker.demo.told import Told
 from breaker.demo.traffic import Traffic
-from breaker.demo.verdict import Told, checks, not_shown
-from breaker.demo.view import Counted, View
+from breaker.demo.verdict import checks, not_shown
+from breaker.demo.view import Counted, Queue, View
+from breaker.demo.waits import groups_of
 from breaker.policy.load import load
 
 SHOWN_S = 20.0  # after this long all outcomes must have been seen
 _REFRESH_S = 0.5
 _TAIL_S = 3.0  # of a run that ends by itself are for the answers; at most a quarter of it
+_DRAIN_S = 45.0  # for what is queued then: at night the desk is slow
+_DRAIN_STOPPED_S = 3.0  # the same after Ctrl-C
 
 
 async def up(folder: Path, environ: Mapping[str, str], *, seconds: float, drives: bool) -> int:
@@ -98,6 +103,7 @@ class _Run:
     ) -> None:
         self._config, self._console, self._processes, self._view = config, console, processes, view
         self._stop = stop
+        self._was_short = False  # told to stop before everything was shown
         self._pipelines = {name: operation.pipeline for name, operation in config.operations.items()}
 
     async def show(
@@ -138,17 +144,18 @@ class _Run:
     async def demonstrate(self, callers: Callers, seconds: float) -> int:
         """Drive calls, and compare at the end; the exit status."""
         await self._view.reset()
-        before, began_us = await self._view.counted(), time.time_ns() // 1_000
+        before, queues_before = await self._view.counted(), await self._queues()
+        began_us = time.time_ns() // 1_000
         driven_s = seconds - min(_TAIL_S, seconds / 4)
         traffic = Traffic(callers, seconds=driven_s)
-        began_s = time.monotonic()
         await self.show(self._drive(traffic, driven_s), callers, traffic)
-        was_short = self._stop.is_set() and time.monotonic() - began_s < SHOWN_S
         told = Told(
             operations=self._config.operations,
             callers=callers,
             before=before,
             after=await self._view.counted(),
+            queues_before=queues_before,
+            queues=await self._queues(),
             seen=await self._view.seen(lists=True),
             began_us=began_us,
             ended_us=time.time_ns() // 1_000,
@@ -156,11 +163,13 @@ class _Run:
             others_may_call=not seconds,
         )
         found, missing = checks(told), not_shown(callers)
+        waits(self._console, groups_of(told))
         summary(self._console, found, missing)
         all_agree = all(check.agrees for check in found)
-        return 0 if all_agree and (not missing or was_short) else 1
+        return 0 if all_agree and (not missing or self._was_short) else 1
 
     async def _drive(self, traffic: Traffic, seconds: float) -> None:
+        began_s = time.monotonic()
         driving = asyncio.ensure_future(traffic.run())
         try:
             waiting = asyncio.ensure_future(self.wait(seconds))
@@ -169,7 +178,25 @@ class _Run:
                 task.result()
         finally:
             driving.cancel()
-        await traffic.finish()
+        was_stopped = self._stop.is_set()
+        self._was_short = was_stopped and time.monotonic() - began_s < SHOWN_S
+        # Who pressed Ctrl-C once wants to see how it ends; twice, to be rid of it.
+        self._stop.clear()
+        await traffic.finish(self._stop, _DRAIN_STOPPED_S if was_stopped else _DRAIN_S)
+
+    async def _queues(self) -> dict[str, Queue]:
+        """
+        Of the operations that have one.
+
+        Raises:
+            StartError: The gateway cannot read its store.
+
+        """
+        now = await self._view.now()
+        missing = [name for name in self._config.operations if name not in now]
+        if missing:
+            raise StartError(f"the gateway cannot read the store: nothing is known of {', '.join(missing)}")
+        return {name: each.queue for name, each in now.items() if each.queue is not None}
 
     async def _refresh(self, callers: Callers | None, traffic: Traffic | None) -> None:
         loop = asyncio.get_running_loop()

@@ -3,66 +3,33 @@ Verdict: do the callers, the gateway and the downstreams tell the same story?
 
 1. Every call that was sent got exactly one answer.
 2. Callers and /metrics count the same outcomes, and the same reasons of refusals.
-3. What was forwarded arrived, each call once; what was refused did not.
+3. What was forwarded arrived, each call once, and each attempt of a job; what was refused did not.
 4. A downstream never had more in flight than the stated concurrency.
-5. In no window did more calls start than rate * t + burst (GCRA over the downstream's own times).
+5. In no window did more calls start than rate * t + burst (GCRA over the downstream's own times). A batch
+   starts when a single call could, and its other items are debt for those that follow.
    Not for `overflow: alert`, which lets calls through on purpose.
 
-Plain functions of what was seen.
+What became of what was queued is `ledger.py`'s. Plain functions of what was seen.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from breaker.core.calendar import transitions
 from breaker.core.events import Action, Outcome
+from breaker.core.jobs import JobState
 from breaker.core.model import Limits, Mode, Operation, Overflow, Rate
 from breaker.core.verdict import Policy
 from breaker.demo.callers import NO_ANSWER, Callers, Tally
+from breaker.demo.ledger import job_checks, work_checks
+from breaker.demo.told import LISTS_MAX, Check, Told, equal, span, starts_of, unclear
 from breaker.demo.view import Counted, Seen
 
 # The gateway decides by the store's clock, the downstream notes when it began to read: on a busy machine
 # the way between them takes longer for one call than for the next.
 JITTER_S = 0.25
-_LISTS_MAX = 100_000  # a downstream keeps the newest
 _CAPACITY = frozenset(Policy)
 _ARRIVED = (Outcome.FORWARDED, Outcome.DELAYED, Outcome.OVER_CAPACITY)
-_MAY_HAVE_ARRIVED = (Outcome.UNKNOWN, Outcome.FAILED, Outcome.ABANDONED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """Two numbers that must fit, and whether they do."""
-
-    about: str
-    what: str
-    left: str
-    right: str
-    agrees: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """
-    Everything that was told.
-
-    Attributes:
-        before, after: What the gateway counted, by operation.
-        seen: By pipeline, with lists.
-        began_us, ended_us: Of the traffic, microseconds since 1970.
-        others_may_call: The gateway may have counted more than our callers did.
-
-    """
-
-    operations: Mapping[str, Operation]
-    callers: Callers
-    before: Mapping[str, Counted]
-    after: Mapping[str, Counted]
-    seen: Mapping[str, Seen]
-    began_us: int
-    ended_us: int
-    others_may_call: bool
 
 
 def checks(told: Told) -> list[Check]:
@@ -71,10 +38,12 @@ def checks(told: Told) -> list[Check]:
     for name, tally in told.callers.tallies.items():
         found += _answers(name, tally)
         found += _counts(name, tally, told)
+        found += job_checks(name, told)
     for pipeline, seen in told.seen.items():
         found += _arrivals(pipeline, seen, told)
+        found += work_checks(pipeline, seen, told)
         past = seen.started - sum(seen.request_ids.values())
-        if past and seen.started <= _LISTS_MAX:
+        if past and seen.started <= LISTS_MAX:
             # The gateway gives each call an id: these came by another way, and used capacity.
             found.append(
                 Check(about=pipeline, what="came past the gateway, so its capacity cannot be judged",
@@ -82,7 +51,7 @@ def checks(told: Told) -> list[Check]:
             )  # fmt: skip
             continue
         found += _in_flight(pipeline, seen, told)
-        found += _rates(pipeline, seen, told)
+        found += _rates(pipeline, told)
     return found
 
 
@@ -94,23 +63,27 @@ def not_shown(callers: Callers) -> list[str]:
         outcomes += tally.outcomes
         refusals += tally.refusals
     wanted = {
-        "forwarded": outcomes[Outcome.FORWARDED],
-        "delayed": outcomes[Outcome.DELAYED],
-        "let through over capacity": outcomes[Outcome.OVER_CAPACITY],
-        "refused by a tenant's own limit (429)": sum(
+        "a call that was forwarded": outcomes[Outcome.FORWARDED],
+        "a call that was delayed": outcomes[Outcome.DELAYED],
+        "a call that was let through over capacity": outcomes[Outcome.OVER_CAPACITY],
+        "a call that was queued (202)": outcomes[Outcome.QUEUED],
+        "a call that was recognised by its key": outcomes[Outcome.REPLAYED]
+        + sum(tally.joined for tally in callers.tallies.values()),
+        "a call that was refused by a tenant's own limit (429)": sum(
             refusals[policy] for policy in Policy if policy.is_tenants_own
         ),
-        "refused by shared capacity (503)": sum(
+        "a call that was refused by shared capacity (503)": sum(
             refusals[policy] for policy in Policy if not policy.is_tenants_own
         ),
-        "refused by a contract (422)": refusals["contract"],
+        "a call that was refused by a contract (422)": refusals["contract"],
+        "a job that is dead": sum(job.state == JobState.DEAD for job in callers.jobs.values()),
     }
     return [what for what, count in wanted.items() if not count]
 
 
 def _answers(name: str, tally: Tally) -> list[Check]:
     answered = tally.outcomes.total() - tally.outcomes[NO_ANSWER]
-    return [_equal(name, "one answer each", "sent", tally.sent, "answered", answered)]
+    return [equal(name, "one answer each", "sent", tally.sent, "answered", answered)]
 
 
 def _counts(name: str, tally: Tally, told: Told) -> list[Check]:
@@ -137,42 +110,57 @@ def _counts(name: str, tally: Tally, told: Told) -> list[Check]:
 def _over_capacity(name: str, tally: Tally, actions: Counter[str], told: Told) -> Check:
     """The series that the alerts stand on."""
     least = tally.outcomes[Outcome.DELAYED] + tally.outcomes[Outcome.OVER_CAPACITY]
+    least += tally.outcomes[Outcome.QUEUED] - tally.joined - tally.asked
     least += sum(count for reason, count in tally.refusals.items() if reason in _CAPACITY)
-    most = least + _unclear(tally)  # a call that failed may have waited before
+    most = least + unclear(tally)  # a call that failed may have waited before
     counted = sum(actions[action] for action in Action)
     return Check(
-        about=name, what="over capacity", left=f"callers {_span(least, most)}", right=f"gateway {counted}",
+        about=name, what="over capacity", left=f"callers {span(least, most)}", right=f"gateway {counted}",
         agrees=least <= counted and (counted <= most or told.others_may_call),
     )  # fmt: skip
 
 
 def _arrivals(pipeline: str, seen: Seen, told: Told) -> list[Check]:
     """What callers were told was forwarded, against what came."""
-    if seen.started > _LISTS_MAX:
+    if seen.started > LISTS_MAX:
         return []  # the oldest are forgotten, and the rest cannot be compared
     arrived: Counter[str] = Counter()
     for request_id, count in seen.request_ids.items():
         operation = told.callers.operation_of(request_id)
         if operation is not None:
             arrived[operation] += count
-    found = []
-    for name in _operations_of(pipeline, told):
+    found, again = [], 0
+    for name in told.operations_of(pipeline):
         tally = told.callers.tallies[name]
-        least = sum(tally.outcomes[outcome] for outcome in _ARRIVED)
-        most = least + _unclear(tally)
+        # Jobs that go alone carry the id of the call that they were.
+        jobs = [] if told.is_batched(name) else told.jobs_of(name)
+        ended = [job for job in jobs if job.is_ended]
+        again += sum(max(0, job.attempts - 1) for job in ended)
+        least = sum(tally.outcomes[outcome] for outcome in _ARRIVED) + sum(job.attempts for job in ended)
+        most = least + unclear(tally) + len(jobs) - len(ended)
         found.append(
             Check(
-                about=name, what="forwarded, and arrived", left=f"callers {_span(least, most)}",
+                about=name, what="forwarded, and arrived", left=f"callers {span(least, most)}",
                 right=f"downstream {arrived[name]}", agrees=least <= arrived[name] <= most,
             )
         )  # fmt: skip
     distinct = sum(told.callers.operation_of(request_id) is not None for request_id in seen.request_ids)
-    return [*found, _equal(pipeline, "no call arrived twice", "calls", distinct, "arrivals", arrived.total())]
+    return [
+        *found,
+        equal(
+            pipeline,
+            "no call arrived twice",
+            "calls and retries",
+            distinct + again,
+            "arrivals",
+            arrived.total(),
+        ),
+    ]
 
 
 def _in_flight(pipeline: str, seen: Seen, told: Told) -> list[Check]:
     stated = []
-    for operation in (told.operations[name] for name in _operations_of(pipeline, told)):
+    for operation in (told.operations[name] for name in told.operations_of(pipeline)):
         limits = limits_between(operation, told.began_us, told.ended_us)
         if _is_enforced(operation) and all(each.concurrency is not None for each in limits):
             stated.append(max(each.concurrency or 0 for each in limits))
@@ -186,18 +174,12 @@ def _in_flight(pipeline: str, seen: Seen, told: Told) -> list[Check]:
     ]  # fmt: skip
 
 
-def _rates(pipeline: str, seen: Seen, told: Told) -> list[Check]:
-    # Both lists are in the order of arrival, so the n-th start is that of the n-th id: unless one came
-    # twice, and then that is what has been said.
-    if len(seen.starts) != len(seen.request_ids):
-        return []
-    starts: dict[str, list[float]] = {}
-    for request_id, at_s in zip(seen.request_ids, seen.starts, strict=True):
-        name = told.callers.operation_of(request_id)
-        if name is not None:
-            starts.setdefault(name, []).append(at_s)
+def _rates(pipeline: str, told: Told) -> list[Check]:
+    starts: dict[str, list[tuple[float, int]]] = {}
+    for name, _, at_s, items in starts_of(pipeline, told):
+        starts.setdefault(name, []).append((at_s, items))
     found = []
-    for name in _operations_of(pipeline, told):
+    for name in told.operations_of(pipeline):
         operation = told.operations[name]
         rates = [limits.rate for limits in limits_between(operation, told.began_us, told.ended_us)]
         stated = [rate for rate in rates if rate and rate.limit]
@@ -215,29 +197,30 @@ def _rates(pipeline: str, seen: Seen, told: Told) -> list[Check]:
     return found
 
 
-def tightest_window(starts_s: Sequence[float], rate: Rate) -> tuple[int, float]:
+def tightest_window(starts: Sequence[tuple[float, int]], rate: Rate) -> tuple[int, float]:
     """
     The window in which the starts came closest to their rate, or went furthest over it.
 
     Args:
-        starts_s: Ascending, seconds, at least one.
+        starts: When, ascending, in seconds, and how many pieces of work at once; at least one.
         rate: Stated; not closed.
 
     Returns:
-        How many starts, and the length of the window in seconds.
+        How many pieces of work, of the last start only the first one; and the length of the window in seconds.
 
     """
     interval_s = rate.interval_us / 1e6
     ahead_most, found = float("-inf"), (1, 0.0)
-    began, debt_s = 0, 0.0
-    for index, at_s in enumerate(starts_s):
-        if index:
-            debt_s -= at_s - starts_s[index - 1]
+    began_s, last_s, count, debt_s = starts[0][0], starts[0][0], 0, 0.0
+    for at_s, items in starts:
+        debt_s -= at_s - last_s
         if debt_s <= 0:
-            began, debt_s = index, 0.0  # all that came before is worked off
-        debt_s += interval_s
-        if debt_s > ahead_most:
-            ahead_most, found = debt_s, (index - began + 1, at_s - starts_s[began])
+            began_s, count, debt_s = at_s, 0, 0.0  # all that came before is worked off
+        # A batch may start when a single call may: only its first item is held against the burst.
+        if debt_s + interval_s > ahead_most:
+            ahead_most, found = debt_s + interval_s, (count + 1, at_s - began_s)
+        debt_s += interval_s * items
+        count, last_s = count + items, at_s
     return found
 
 
@@ -249,23 +232,3 @@ def limits_between(operation: Operation, began_us: int, ended_us: int) -> list[L
 
 def _is_enforced(operation: Operation) -> bool:
     return operation.capacity.mode is Mode.ENFORCE and operation.overflow is not Overflow.ALERT
-
-
-def _operations_of(pipeline: str, told: Told) -> list[str]:
-    return [name for name in told.callers.tallies if told.operations[name].pipeline == pipeline]
-
-
-def _unclear(tally: Tally) -> int:
-    """Calls of which their caller cannot know whether they arrived."""
-    return sum(tally.outcomes[outcome] for outcome in _MAY_HAVE_ARRIVED) + tally.outcomes[NO_ANSWER]
-
-
-def _span(least: int, most: int) -> str:
-    return str(least) if least == most else f"{least} to {most}"
-
-
-def _equal(about: str, what: str, left: str, left_count: int, right: str, right_count: int) -> Check:
-    return Check(
-        about=about, what=what, left=f"{left} {left_count}", right=f"{right} {right_count}",
-        agrees=left_count == right_count,
-    )  # fmt: skip

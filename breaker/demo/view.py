@@ -29,6 +29,9 @@ class Counted:
         refusals: Of the refused, by reason.
         actions: Calls that found no capacity, by what was done with them.
         admission: Cumulative counts by upper bound, seconds.
+        eta_s: Seconds until a job that is accepted now has probably (p90) started, by band; a band is missing
+            while that is not known.
+        batches, batch_items: Requests in which jobs went downstream together, and the jobs in them.
 
     """
 
@@ -36,6 +39,9 @@ class Counted:
     refusals: Counter[str] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
     admission: dict[float, float] = field(default_factory=dict)
+    eta_s: dict[str, float] = field(default_factory=dict)
+    batches: int = 0
+    batch_items: int = 0
 
     @property
     def added_s(self) -> float | None:
@@ -57,12 +63,49 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """
+    The jobs of one operation at this moment, and since its store began.
+
+    Attributes:
+        waiting, oldest_s: By band: queued jobs, and the age of the oldest in seconds (0 without any).
+        unaccounted: Accepted jobs that are nowhere.
+        lost: 202s that the store does not know of.
+
+    """
+
+    waiting: Mapping[str, int]
+    oldest_s: Mapping[str, float]
+    scheduled: int
+    running: int
+    dead: int
+    unknown: int
+    accepted: int
+    succeeded: int
+    expired: int
+    cancelled: int
+    discarded: int
+    unaccounted: int
+    lost: int
+
+    @property
+    def left(self) -> int:
+        """Jobs that have not come to an end."""
+        return sum(self.waiting.values()) + self.scheduled + self.running
+
+    @property
+    def ended(self) -> int:
+        return self.succeeded + self.dead + self.unknown + self.expired + self.cancelled + self.discarded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
-    """One operation at this moment; None is no limit."""
+    """One operation at this moment; `slots` None is no limit, `queue` None is no queue."""
 
     in_flight: int
     slots: int | None
     waiting: int
+    queue: Queue | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +116,8 @@ class Seen:
     Attributes:
         starts: Seconds since 1970, the newest; only when asked for.
         request_ids: How often each came, likewise.
+        effects_by_key: How often something was done under each `Idempotency-Key`, likewise.
+        repeated: Of what was done, what had been done before under the same key.
 
     """
 
@@ -80,6 +125,8 @@ class Seen:
     started: int
     starts: tuple[float, ...] = ()
     request_ids: Mapping[str, int] = field(default_factory=dict)
+    effects_by_key: Mapping[str, int] = field(default_factory=dict)
+    repeated: int = 0
 
 
 class View:
@@ -107,6 +154,12 @@ class View:
                         counted.actions[sample.labels["action"]] += int(sample.value)
                     case "breaker_admission_duration_seconds_bucket":
                         counted.admission[float(sample.labels["le"])] = sample.value
+                    case "breaker_queue_eta_seconds":
+                        counted.eta_s[sample.labels["band"]] = sample.value
+                    case "breaker_batch_items_count":
+                        counted.batches = int(sample.value)
+                    case "breaker_batch_items_sum":
+                        counted.batch_items = int(sample.value)
                     case _:
                         pass  # told of on the dashboards
         return found
@@ -115,20 +168,23 @@ class View:
         """By operation; those that the store cannot tell of are missing."""
         operations = (await self._json(f"{self._admin}/status"))["operations"]
         return {
-            name: Now(in_flight=look["in_use"], slots=look["limits"]["concurrency"], waiting=look["waiting"])
+            name: Now(
+                in_flight=look["in_use"], slots=look["limits"]["concurrency"], waiting=look["waiting"],
+                queue=_queue(look["queue"]) if look["queue"] else None,
+            )
             for name, look in operations.items()
             if look
-        }
+        }  # fmt: skip
 
     async def seen(self, *, lists: bool = False) -> dict[str, Seen]:
         """
         By pipeline.
 
         Args:
-            lists: With the times of the starts, and the request ids.
+            lists: With the times of the starts, the request ids, and the keys.
 
         """
-        query = "?starts=1&ids=1" if lists else ""
+        query = "?starts=1&ids=1&keys=1" if lists else ""
         urls = [f"{url}/_control/stats{query}" for url in self._downstreams.values()]
         answers = await asyncio.gather(*(self._json(url) for url in urls))
         return {
@@ -137,6 +193,8 @@ class View:
                 started=stats["started"],
                 starts=tuple(stats.get("starts", ())),
                 request_ids=stats.get("request_ids", {}),
+                effects_by_key=stats.get("effects_by_key", {}),
+                repeated=stats["effects_repeated"],
             )
             for pipeline, stats in zip(self._downstreams, answers, strict=True)
         }
@@ -160,3 +218,14 @@ class View:
 
     def _ask(self, url: str) -> Any:
         return self._session.get(url, timeout=aiohttp.ClientTimeout(total=ASK_S))
+
+
+def _queue(shown: Mapping[str, Any]) -> Queue:
+    ledger = shown["ledger"]
+    return Queue(
+        waiting=shown["waiting"], oldest_s={band: ms / 1_000 for band, ms in shown["oldest_ms"].items()},
+        scheduled=shown["scheduled"], running=shown["running"], dead=shown["dead"], unknown=shown["unknown"],
+        accepted=ledger["accepted"], succeeded=ledger["succeeded"], expired=ledger["expired"],
+        cancelled=ledger["cancelled"], discarded=ledger["discarded"], unaccounted=ledger["unaccounted"],
+        lost=ledger["lost"],
+    )  # fmt: skip

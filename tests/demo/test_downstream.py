@@ -3,77 +3,15 @@
 import asyncio
 import os
 import select
-import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import pytest
 
-import breaker
-
-ROOT = Path(breaker.__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    status: int
-    content: dict[str, Any]
-    headers: dict[str, str]
-
-
-class Downstream:
-    """A running process as its callers and its operator see it."""
-
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self.url = url
-        self.session = session
-
-    async def call(self, method: str, path: str, content: object = None, **headers: str) -> Answer:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.session.request(method, self.url + path, json=content, headers=named) as response:
-            return Answer(
-                status=response.status, content=await response.json(), headers=dict(response.headers)
-            )
-
-    async def stats(self, query: str = "") -> dict[str, Any]:
-        return (await self.call("GET", f"/_control/stats{query}")).content
-
-    async def fault(self, mode: str, **settings: float | str) -> None:
-        answer = await self.call("POST", "/_control/faults", {"mode": mode, **settings})
-        assert answer.status == 200, answer.content
-
-    async def until(self, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Ask for the statistics until they say so; the test's own timeout ends it otherwise."""
-        while not is_so(stats := await self.stats()):
-            await asyncio.sleep(0.01)
-        return stats
-
-    async def charge(self, number: int, customer: str = "", **headers: str) -> Answer:
-        return await self.call(
-            "POST", f"/invoices/inv-{number}/charge", {"customerId": customer or f"c{number}"}, **headers
-        )
-
-
-def spawn(name: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "breaker.demo.downstream", name, "--port", "0"]
-    return subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def read_url(process: "subprocess.Popen[str]", name: str) -> str:
-    assert process.stdout is not None
-    ready, said, url = process.stdout.readline().split()
-    assert (ready, said) == ("ready", name)
-    return url
+from breaker.demo.downstreams.record import Record
+from tests.demo.served import ENVIRONMENT, Downstream, called, read_url, spawn, statuses
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +24,6 @@ def urls() -> Iterator[dict[str, str]]:
     for process in processes.values():
         _, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
-
-
-@asynccontextmanager
-async def called(url: str) -> AsyncIterator[Downstream]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        downstream = Downstream(url, session)
-        yield downstream
-        await downstream.fault("none")
-        await downstream.until(lambda stats: stats["in_flight"] + stats["in_flight_beside"] == 0)
-        await downstream.call("POST", "/_control/reset")
 
 
 @pytest.fixture
@@ -114,10 +42,6 @@ async def billing(urls: dict[str, str]) -> AsyncIterator[Downstream]:
 async def onboarding(urls: dict[str, str]) -> AsyncIterator[Downstream]:
     async with called(urls["onboarding"]) as downstream:
         yield downstream
-
-
-async def statuses(calls: list[Awaitable[Answer]]) -> Counter[int]:
-    return Counter(answer.status for answer in await asyncio.gather(*calls))
 
 
 # Support
@@ -142,6 +66,24 @@ async def test_support_opens_one_ticket_for_a_reference(support: Downstream) -> 
     assert again.status == 409
     assert again.content["ticketId"] == first.content["ticketId"]
     assert (await support.stats())["effects"] == 1
+
+
+async def test_support_opens_one_ticket_for_a_key(support: Downstream) -> None:
+    """A job that is sent again after a lost answer must end with its ticket, not with somebody else's 409."""
+    ticket = {"reference": "R1", "subject": "no login"}
+    await support.fault("slow", seconds=0.4, calls=1)
+    first = asyncio.create_task(support.call("POST", "/tickets", ticket, Idempotency_Key="k"))
+    await support.until(lambda stats: stats["in_flight"] == 1)
+    meanwhile = await support.call("POST", "/tickets", ticket, Idempotency_Key="k")
+    opened = await first
+    again = await support.call("POST", "/tickets", ticket, Idempotency_Key="k")
+    other = await support.call("POST", "/tickets", {"subject": "billing"}, Idempotency_Key="k")
+
+    assert (meanwhile.status, meanwhile.headers["Retry-After"]) == (409, "1")
+    assert (again.status, again.content) == (201, opened.content)
+    assert again.headers["Location"] == opened.headers["Location"]
+    assert other.status == 422
+    assert (await support.stats("?keys=1"))["effects_by_key"] == {"k": 1}
 
 
 async def test_support_takes_a_backlog_and_then_fails(support: Downstream) -> None:
@@ -440,6 +382,17 @@ async def test_starts_and_request_ids_are_kept(billing: Downstream) -> None:
     assert stats["starts"] == sorted(stats["starts"])
     assert stats["starts"][-1] == stats["last_start"] <= time.time()
     assert "starts" not in await billing.stats()
+
+
+def test_an_effect_that_happens_again_under_its_key_is_counted() -> None:
+    """These downstreams never do that; a record that could not show it would prove nothing."""
+    record = Record(slow_after_s=1.0)
+    for key in ("a", "b", None, "a", None, "a"):
+        record.on_effect(key)
+
+    assert record.effects_by_key() == {"b": 1, "a": 3}
+    assert (record.stats()["effects"], record.stats()["effects_repeated"]) == (6, 2)
+    assert record.renewed().effects_by_key() == {}
 
 
 async def test_reset_forgets_everything_but_work_in_flight(billing: Downstream) -> None:

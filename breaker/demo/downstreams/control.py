@@ -1,7 +1,7 @@
 """
 Control: `/_control`, the operator's view of a downstream. A gateway never forwards to it.
 
-    GET  /_control/stats             what was seen; ?starts=1 and ?ids=1 add the lists
+    GET  /_control/stats             what was seen; ?starts=1, ?ids=1 and ?keys=1 add the lists
     POST /_control/reset             counters, data and faults begin anew; work in flight goes on
     GET  /_control/faults            the fault that is switched on
     POST /_control/faults {mode}     another one; 400 with one line when it is not understood
@@ -38,6 +38,8 @@ def add_control(app: web.Application, serving: Serving, *, forget: Callable[[], 
             seen["starts"] = serving.record.starts()
         if request.query.get("ids") == "1":
             seen["request_ids"] = serving.record.request_ids()
+        if request.query.get("keys") == "1":
+            seen["effects_by_key"] = serving.record.effects_by_key()
         return Reply(status=200, content=seen).response()
 
     async def reset(_request: web.Request) -> web.Response:

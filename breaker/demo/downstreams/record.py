@@ -5,7 +5,8 @@ Record: what this downstream saw, for a person or a test that wants to know what
 2. A call is in flight until its work is done, also when its caller has gone. Light work that takes no
    worker is in flight `beside`: `in_flight` is what a limit of concurrency must hold.
 3. started = the sum of finished_by_status + in_flight + in_flight_beside, at every moment.
-4. Lists are bounded: the newest stay.
+4. An effect that happened again under the same `Idempotency-Key` is repeated: that must never be.
+5. Lists are bounded: the newest stay.
 """
 
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 STARTS_MAX = 100_000
 REQUEST_IDS_MAX = 100_000
+KEYS_MAX = 100_000
 
 
 class Record:
@@ -34,6 +36,8 @@ class Record:
         self._slow = 0
         self._abandoned = 0
         self._effects = 0
+        self._effects_by_key: OrderedDict[str, int] = OrderedDict()
+        self._effects_repeated = 0
 
     def on_start(self, request_id: str | None, *, beside: bool) -> None:
         now = time.time()
@@ -70,9 +74,15 @@ class Record:
         """The caller hung up before it had the whole answer."""
         self._abandoned += 1
 
-    def on_effect(self) -> None:
-        """Something was really done: a ticket opened, an invoice charged, an account made."""
+    def on_effect(self, key: str | None = None) -> None:
+        """Something was really done, under this key: a ticket opened, an invoice charged, an account made."""
         self._effects += 1
+        if key is None:
+            return
+        self._effects_repeated += key in self._effects_by_key
+        self._effects_by_key[key] = self._effects_by_key.pop(key, 0) + 1
+        if len(self._effects_by_key) > KEYS_MAX:
+            self._effects_by_key.popitem(last=False)
 
     def renewed(self) -> "Record":
         """An empty record, in which the calls that are in flight are the only ones that have started."""
@@ -92,6 +102,7 @@ class Record:
             "slow_after_ms": round(self._slow_after_s * 1000),
             "abandoned": self._abandoned,
             "effects": self._effects,
+            "effects_repeated": self._effects_repeated,
             "first_start": self._first_start,
             "last_start": self._last_start,
             "request_ids_seen": len(self._request_ids),
@@ -104,3 +115,7 @@ class Record:
     def request_ids(self) -> dict[str, int]:
         """How often each `X-Request-Id` came, oldest first."""
         return dict(self._request_ids)
+
+    def effects_by_key(self) -> dict[str, int]:
+        """How often something was done under each `Idempotency-Key`, oldest first."""
+        return dict(self._effects_by_key)

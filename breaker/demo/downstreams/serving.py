@@ -72,7 +72,7 @@ class Serving:
             request: Its body has been read.
             effect: What the worker does in the end; its reply is the answer.
             held: Entered before anything else can happen, left when the work is done.
-            share: Of the service time that this kind of work takes.
+            share: Of the service time that this kind of work takes; above 1 for work in bulk.
             beside: It takes no worker, and finds no capacity full.
 
         """
@@ -87,7 +87,7 @@ class Serving:
         self.record.on_start(request.headers.get("X-Request-Id"), beside=beside)
         ending = ExitStack()
         ending.enter_context(held or nullcontext())
-        task = asyncio.create_task(self._work(fault, effect, ending, self.times.draw() * share, beside))
+        task = asyncio.create_task(self._work(fault, effect, ending, share, beside))
         # asyncio keeps only a weak reference to a task, and this one may outlive its caller.
         self._working.add(task)
         task.add_done_callback(self._working.discard)
@@ -103,9 +103,9 @@ class Serving:
             raise
 
     async def _work(
-        self, fault: Fault, effect: Callable[[], Reply], ending: ExitStack, service_s: float, beside: bool
+        self, fault: Fault, effect: Callable[[], Reply], ending: ExitStack, share: float, beside: bool
     ) -> Reply | None:
-        began = asyncio.get_running_loop().time()
+        began, service_s = asyncio.get_running_loop().time(), self.times.draw() * share
         outcome = NO_ANSWER
         try:
             async with nullcontext() if beside else self.capacity.worker():
@@ -115,7 +115,9 @@ class Serving:
             return reply
         finally:
             ending.close()
-            self.record.on_finish(outcome, took_s=asyncio.get_running_loop().time() - began, beside=beside)
+            # Work in bulk is as slow as its parts are, not as they are together.
+            took_s = (asyncio.get_running_loop().time() - began) / max(1.0, share)
+            self.record.on_finish(outcome, took_s=took_s, beside=beside)
 
     async def _do(
         self, fault: Fault, effect: Callable[[], Reply], service_s: float, beside: bool

@@ -2,7 +2,8 @@
 Support: a desk of three people.
 
 It takes more tickets than it can work on, up to four times as many as it has people, and gets slower;
-beyond that it fails, and does not say when to come back.
+beyond that it fails, and does not say when to come back. A repeat with the same `Idempotency-Key` gets the
+first answer.
 """
 
 import itertools
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from breaker.demo.downstreams.capacity import Backlog
 from breaker.demo.downstreams.control import add_control
+from breaker.demo.downstreams.keyed import KeyedAnswers, fingerprint
 from breaker.demo.downstreams.reply import Reply, read_object
 from breaker.demo.downstreams.serving import Serving
 
@@ -41,15 +43,26 @@ class SupportDesk:
     def _forget(self) -> None:
         self._tickets: dict[str, dict[str, Any]] = {}
         self._references: dict[str, str] = {}
+        self._answers = KeyedAnswers()
         self._numbers = itertools.count(1001)
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         content = await read_object(request)
         if isinstance(content, Reply):
             return await self._serving.answer(request, content)
-        return await self._serving.serve(request, lambda: self._open(content))
+        key, called = request.headers.get("Idempotency-Key"), fingerprint(content)
+        known = self._answers.earlier(key, called)
+        if known is not None:
+            return await self._serving.answer(request, known)
 
-    def _open(self, content: dict[str, Any]) -> Reply:
+        def open_once() -> Reply:
+            reply = self._open(content, key)
+            self._answers.keep(key, called, reply)
+            return reply
+
+        return await self._serving.serve(request, open_once, held=self._answers.working(key, called))
+
+    def _open(self, content: dict[str, Any], key: str | None) -> Reply:
         reference = content.get("reference")
         if isinstance(reference, str) and reference in self._references:
             other = self._references[reference]
@@ -65,7 +78,7 @@ class SupportDesk:
             if len(self._references) >= TICKETS_MAX:
                 del self._references[next(iter(self._references))]
             self._references[reference] = ticket_id
-        self._serving.record.on_effect()
+        self._serving.record.on_effect(key)
         return Reply(status=201, content=ticket, headers={"Location": f"/tickets/{ticket_id}"})
 
     async def _read(self, request: web.Request) -> web.StreamResponse:
