@@ -276,11 +276,12 @@ class Coalescer:
             )
         if lane.revokes:
             yield RevokePart(lane, scripts["revoke"], self._replica, take(lane.revokes))
-        if lane.settles:
-            yield SettlePart(lane, scripts["settle"], take(lane.settles))
-            lane.wants_grant = lane.wants_grant or lane.waiting > 0
         if lane.keeps:
             yield KeepPart(lane, scripts["keep"], take_bytes(lane.keeps, lambda item: len(item.result)))
+        # A key whose call has lost its lease looks as if its gateway had died: what the call kept goes first.
+        if lane.settles and not lane.keeps:
+            yield SettlePart(lane, scripts["settle"], take(lane.settles))
+            lane.wants_grant = lane.wants_grant or lane.waiting > 0
         if lane.acks:
             acks = take_bytes(lane.acks, lambda ack: len(ack.result))
             yield AckPart(lane, scripts["ack"], wake_prefix(self._cluster), acks, self._late)

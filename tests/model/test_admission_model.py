@@ -23,7 +23,7 @@ from redis import Redis
 
 from breaker.core.model import LEASE_US, Limits, Mode, Overflow, Rate
 from breaker.core.state import Ask
-from breaker.core.terms import Override, Terms
+from breaker.core.terms import Hold, Override, Terms
 from breaker.core.verdict import Admitted, Waiting
 from tests.model.twin import Twin
 
@@ -57,6 +57,12 @@ terms = st.builds(
     overflow=st.sampled_from([Overflow.THROTTLE, Overflow.THROTTLE, Overflow.ALERT]),
     waiting_max=st.sampled_from([1, 2, 100]),
     retry_max_us=st.sampled_from([3 * SECOND, 300 * SECOND]),
+    hold=st.sampled_from(
+        [None, None, None, None, Hold(word="paused"), Hold(word="paused", until_us=START + 3 * SECOND),
+         Hold(word="draining", until_us=START + 3 * SECOND), Hold(word="draining")]
+    ),
+    debt=st.sampled_from([0, 0, 5]),
+    is_retired=st.sampled_from([False] * 9 + [True]),
 )  # fmt: skip
 replicas = st.sampled_from(["AAAAAAAA", "BBBBBBBB"])
 tenants = st.sampled_from(["", "acme", "beta"])

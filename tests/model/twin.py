@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import NoScriptError
 
 from breaker.core import admission, settling, waiting
 from breaker.core.model import LEASE_US, Mode, Overflow
@@ -22,17 +23,34 @@ from breaker.store.scripts import load_scripts
 
 SCRIPTS = load_scripts()
 OPERATION = "billing.charge"
+# All that stands under these keys, in one round trip.
+LOOK = """
+local out = {}
+for at, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'hash' then out[at] = redis.call('HGETALL', key)
+  elseif kind == 'zset' then out[at] = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'string' then out[at] = redis.call('GET', key)
+  else out[at] = {} end
+end
+return out
+"""
 
 
 class Twin:
     def __init__(self, redis: Redis, cluster: str, terms: Terms, now_us: int) -> None:
         self.redis, self.keys = redis, Keys(cluster, OPERATION)
         self.state, self.now_us = State(), now_us
+        self.seen: dict[str, Any] = {}
         self.terms = terms
         self.publish(terms)
 
     def run(self, verb: str, *arguments: str | int) -> list[Any]:
-        reply: list[Any] = self.redis.eval(SCRIPTS[verb].text, len(self.keys.all), *self.keys.all, *arguments)
+        script, keys = SCRIPTS[verb], self.keys.all
+        try:
+            reply: list[Any] = self.redis.evalsha(script.sha.decode(), len(keys), *keys, *arguments)
+        except NoScriptError:
+            reply = self.redis.eval(script.text, len(keys), *keys, *arguments)
         assert reply[0] == 0, reply
         return reply
 
@@ -121,6 +139,7 @@ class Twin:
 
     def compare(self) -> None:
         """Everything that can still matter is the same in both."""
+        self.look()
         state, now = self.state, self.now_us
         rate = self._hash("rate")
         assert max(now, int(rate.get("tat", 0))) == max(now, state.own.tat_us)
@@ -153,13 +172,26 @@ class Twin:
         moments += [self.terms.hold.until_us] if self.terms.hold else []
         return sorted({moment for moment in moments if self.now_us <= moment < PLAYING})
 
+    def look(self) -> None:
+        """Read all that `compare` asks for."""
+        names = self.names()
+        found = self.redis.eval(LOOK, len(names), *(self.keys.named(name) for name in names))
+        self.seen = dict(zip(names, found, strict=True))
+
+    def names(self) -> list[str]:
+        """The keys that the specification knows something about."""
+        names = ["rate", "slots", "waiting", "calls", "parked", "tombs"]
+        for tenant in self.state.tenants:
+            names += [f"rate:{tenant}", f"slots:{tenant}"]
+        return names + [f"parked:{tenant}" for tenant in self.state.lines]
+
     def _hash(self, name: str) -> dict[str, str]:
-        found: dict[bytes, bytes] = self.redis.hgetall(self.keys.named(name))  # type: ignore[assignment]
-        return {key.decode(): value.decode() for key, value in found.items()}
+        found = iter(self.seen[name])
+        return {key.decode(): value.decode() for key, value in zip(found, found, strict=True)}
 
     def _zset(self, name: str) -> dict[str, int]:
-        found: list[tuple[bytes, float]] = self.redis.zrange(self.keys.named(name), 0, -1, withscores=True)  # type: ignore[assignment]
-        return {member.decode(): int(score) for member, score in found}
+        found = iter(self.seen[name])
+        return {member.decode(): int(score) for member, score in zip(found, found, strict=True)}
 
     def _alive(self, name: str) -> dict[str, int]:
         return {member: score for member, score in self._zset(name).items() if score > self.now_us}

@@ -22,6 +22,7 @@ local bands, depth = depths()
 local f = call('HMGET', Q, 'bytes', 'pace', 'spread')
 local bytes, accepted, leases = tonumber(f[1]) or 0, 0, {}
 local tombs, parked = call('EXISTS', KEYS[7]) == 1, call('EXISTS', Q .. ':w') == 1
+local started_here = {}
 
 -- 3. Nobody overtakes what could start now, nor its own tenant's jobs.
 local function is_behind(tenant)
@@ -56,7 +57,8 @@ local function known_key(id_key, fingerprint)
   if state == 'u' then return 13, id end
   if state == 'k' then return 12, id end
   if state == 'd' then
-    if tonumber(call('ZSCORE', KEYS[3], lease_id) or 0) > now then return 10, id end
+    -- Leases of this very exchange are written at its end.
+    if started_here[lease_id] or tonumber(call('ZSCORE', KEYS[3], lease_id) or 0) > now then return 10, id end
     -- Its gateway died: where repeating is safe the next one runs it again, else nobody knows.
     return q.once and 13 or nil, id
   end
@@ -155,6 +157,7 @@ for at = 7, #ARGV, 15 do
         if own then lease(leases, own.slots_key, lease_id, now + lease_us) end
       end
       if id_key then
+        started_here[lease_id] = true
         call('SET', id_key, 'd ' .. id .. ' ' .. lease_id .. ' ' .. ARGV[at + 6], 'PX', int(max(1, floor(q.window / 1000))))
       end
       tell(policy and 3 or 1, policy or 0, 0, own, leased)

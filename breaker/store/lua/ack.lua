@@ -34,7 +34,6 @@ local function settle(id, job, at)
     call('RPUSH', Q .. ':h:' .. id, note)
     call('LTRIM', Q .. ':h:' .. id, -20, -1)
   end
-  job.since = now
   if fate == 's' or fate == 'x' or fate == 'u' then
     ended = ended + 1
     finish(q, id, job, fate, reason, result, now)
@@ -42,6 +41,7 @@ local function settle(id, job, at)
     return
   end
   job.reason = reason
+  if fate ~= 'b' then job.since = now end
   if fate == 't' then
     job.failures = job.failures + 1
     again(id, job, delay)

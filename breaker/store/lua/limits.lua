@@ -102,6 +102,7 @@ local function load_operation(now)
     local first, last = string.match(period or '0 0', '^(%S+) (%S+)$')
     op.quota, op.quota_start, op.quota_end = tonumber(p[3]), tonumber(first), tonumber(last)
     op.quota_used = tonumber(f[4]) == op.quota_start and tonumber(f[5]) or 0
+    op.changed = op.changed or (tonumber(f[4]) or 0) ~= op.quota_start
   end
   return op
 end
