@@ -20,7 +20,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 # Tests need these programs: name=package of Debian.
 SYSTEM_PARTS := nginx=nginx redis-server=redis-server
 
-.PHONY: help run test check bench mutants lock clean system-parts
+.PHONY: help run test faults check bench mutants lock clean system-parts
 
 help: ## Show this
 	@echo "Breaker: an async capacity gateway. Targets:"
@@ -30,7 +30,10 @@ run: $(VENV)/.run ## Start everything here, with demonstration calls, until Ctrl
 	@$(PY) -m breaker up --config config --demo $(DEMO)
 
 test: $(VENV)/.dev system-parts ## Run all tests; T='tests/demo -k port' runs some
-	@$(PY) -m pytest $(T)
+	@$(PY) -m pytest -m "not drill" $(T)
+
+faults: $(VENV)/.dev system-parts ## Kill, freeze and restart gateways and stores under load; a checker proves the promises
+	@BREAKER_SEED=$${BREAKER_SEED:-$$RANDOM} $(PY) -m pytest -s tests/faults $(T)
 
 check: $(VENV)/.dev ## Lint, format, types, import contracts
 	@$(VENV)/bin/ruff check .

@@ -162,7 +162,9 @@ class GatewayProcess:
         self.jobs.start()
         path = CallPath(self.store, self._acceptance, self._emit, time.monotonic)
         known = Callers(self.config.gateway.callers, self._emit)
-        pages = JobPages(self.jobs, self.desk, lambda: self._runner.vault, self._receipts)
+        pages = JobPages(
+            self.jobs, self.desk, lambda: self._runner.vault, self._receipts, self._chores.kick
+        )
         self._handler = Handler(self._site, known, path, self._ids, self._pages(), pages, self._emit)
         self._dispatcher.configure(self._site.works)
         await self._chores.configure(self._site.works)
@@ -305,8 +307,12 @@ class GatewayProcess:
         }  # fmt: skip
 
     async def _list_operations(self) -> Page:
-        found = await looks(list(self.config.operations), self.store.look)
-        listed = catalogue(self.config, found, now_us=self.store.clock.now_us())
+        found, queues = await asyncio.gather(
+            looks(list(self.config.operations), self.store.look),
+            looks(list(self.metrics_of.queues), self.desk.look_queue),
+        )
+        now_us = self.store.clock.now_us()
+        listed = catalogue(self.config, found, queues, forecast=self._eta, now_us=now_us)
         return Page(200, "application/json", orjson.dumps(listed))
 
     # What the admin listener tells of.

@@ -21,7 +21,7 @@ from redis import Redis
 
 from breaker.store.server_binary import find_server
 
-pytest.register_assert_rewrite("tests.model.twin")
+pytest.register_assert_rewrite("tests.model.twin", "tests.model.queue_twin")
 
 hypothesis.settings.register_profile("fast", max_examples=100, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("thorough", max_examples=2_000, deadline=None)

@@ -40,6 +40,7 @@ class Told:
         before, after: What the gateway counted, by operation.
         queues_before, queues: Of the operations with a queue.
         seen: By pipeline, with lists.
+        carried: By pipeline the calls that were in flight when the downstream began to count.
         began_us, ended_us: Of the traffic, microseconds since 1970.
         others_may_call: The gateway may have counted more than our callers did.
 
@@ -52,6 +53,7 @@ class Told:
     queues_before: Mapping[str, Queue]
     queues: Mapping[str, Queue]
     seen: Mapping[str, Seen]
+    carried: Mapping[str, int]
     began_us: int
     ended_us: int
     others_may_call: bool

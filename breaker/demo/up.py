@@ -143,7 +143,7 @@ class _Run:
 
     async def demonstrate(self, callers: Callers, seconds: float) -> int:
         """Drive calls, and compare at the end; the exit status."""
-        await self._view.reset()
+        carried = await self._view.reset()
         before, queues_before = await self._view.counted(), await self._queues()
         began_us = time.time_ns() // 1_000
         driven_s = seconds - min(_TAIL_S, seconds / 4)
@@ -157,6 +157,7 @@ class _Run:
             queues_before=queues_before,
             queues=await self._queues(),
             seen=await self._view.seen(lists=True),
+            carried=carried,
             began_us=began_us,
             ended_us=time.time_ns() // 1_000,
             # Whoever looks at a demonstration that stays up will call it, too.

@@ -42,7 +42,7 @@ def checks(told: Told) -> list[Check]:
     for pipeline, seen in told.seen.items():
         found += _arrivals(pipeline, seen, told)
         found += work_checks(pipeline, seen, told)
-        past = seen.started - sum(seen.request_ids.values())
+        past = seen.started - sum(seen.request_ids.values()) - told.carried.get(pipeline, 0)
         if past and seen.started <= LISTS_MAX:
             # The gateway gives each call an id: these came by another way, and used capacity.
             found.append(

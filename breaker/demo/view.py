@@ -199,11 +199,19 @@ class View:
             for pipeline, stats in zip(self._downstreams, answers, strict=True)
         }
 
-    async def reset(self) -> None:
-        """The downstreams begin to count anew."""
+    async def reset(self) -> dict[str, int]:
+        """
+        The downstreams begin to count anew.
+
+        Returns:
+            By pipeline the calls that were in flight then: they have started, and have no times and no ids.
+
+        """
         for url in self._downstreams.values():
             async with self._session.post(f"{url}/_control/reset"):
                 pass
+        seen = await self.seen(lists=True)
+        return {pipeline: each.started - sum(each.request_ids.values()) for pipeline, each in seen.items()}
 
     async def _json(self, url: str) -> Any:
         async with self._ask(url) as answer:

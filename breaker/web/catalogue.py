@@ -13,17 +13,35 @@ from breaker.core.calendar import transitions
 from breaker.core.model import Capacity, Config, Limits, Mode, Operation, Overflow, Rate
 from breaker.core.rate import is_closed
 from breaker.store.capacity import Look
+from breaker.store.job_desk import QueueLook
+from breaker.web.catalogue_queue import (
+    QUEUE_NOW_SCHEMA,
+    QUEUE_PROMISE_SCHEMA,
+    Forecast,
+    queue_now,
+    queue_promise,
+)
+from breaker.web.schema_parts import COUNT, TEXT, closed_object, or_null
 
 AHEAD_US = 60 * 86_400_000_000  # how far ahead an opening is looked for, as far as the store knows it
 
 
-def operation_entry(operation: Operation, look: Look | None, *, now_us: int) -> dict[str, Any]:
+def operation_entry(
+    operation: Operation,
+    look: Look | None,
+    queue: QueueLook | None = None,
+    *,
+    forecast: Forecast = lambda _name, _ahead, _pace: None,
+    now_us: int,
+) -> dict[str, Any]:
     """
     One operation, ready for JSON.
 
     Args:
         operation: As the files say.
         look: Its numbers over all replicas; None when the store cannot be read.
+        queue: Those of its queue; None when it has none, or likewise.
+        forecast: When a job would start.
         now_us: By the store's clock, microseconds since 1970.
 
     """
@@ -52,25 +70,39 @@ def operation_entry(operation: Operation, look: Look | None, *, now_us: int) -> 
             "mode": str(capacity.mode),
             "overflow": str(operation.overflow),
             "max_wait_ms": operation.max_wait_ms if waits else 0,
+            "queue": queue_promise(operation),
         },
-        "now": _now(capacity, look, now_us) if look else None,
+        "now": {
+            **_now(capacity, look, now_us),
+            "queue": queue_now(operation, look, queue, forecast) if queue else None,
+        }
+        if look
+        else None,
     }
 
 
-def catalogue(config: Config, looks: Mapping[str, Look | None], *, now_us: int) -> dict[str, Any]:
+def catalogue(
+    config: Config,
+    looks: Mapping[str, Look | None],
+    queues: Mapping[str, QueueLook | None],
+    *,
+    forecast: Forecast,
+    now_us: int,
+) -> dict[str, Any]:
     """
     The answer to `GET /v1/operations`: every operation, in the order of the files.
 
     Args:
         config: In force.
-        looks: By operation; one that is missing could not be read.
+        looks, queues: By operation; one that is missing could not be read.
+        forecast: When a job would start.
         now_us: By the store's clock, microseconds since 1970.
 
     """
     return {
         "version": config.version,
         "operations": [
-            operation_entry(operation, looks.get(name), now_us=now_us)
+            operation_entry(operation, looks.get(name), queues.get(name), forecast=forecast, now_us=now_us)
             for name, operation in config.operations.items()
         ],
     }
@@ -130,42 +162,27 @@ def _quota(capacity: Capacity, look: Look | None) -> dict[str, Any] | None:
     }
 
 
-def _closed_object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": list(properties),
-        "additionalProperties": False,
-        "properties": properties,
-    }
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-_COUNT = {"type": "integer", "minimum": 0}
-_TEXT = {"type": "string"}
 _STATED = {
-    "rate": _or_null(
-        _closed_object({"limit": _COUNT, "period_ms": _COUNT, "burst": {"type": "integer", "minimum": 1}})
+    "rate": or_null(
+        closed_object({"limit": COUNT, "period_ms": COUNT, "burst": {"type": "integer", "minimum": 1}})
     ),
-    "concurrency": _or_null(_COUNT),
+    "concurrency": or_null(COUNT),
 }
-_LIMITS = _closed_object(_STATED)
+_LIMITS = closed_object(_STATED)
 
 ENTRY_SCHEMA: dict[str, Any] = {
     "title": "An operation",
-    **_closed_object(
+    **closed_object(
         {
             "name": {"type": "string", "examples": ["billing.charge-invoice"]},
-            "pipeline": _TEXT,
+            "pipeline": TEXT,
             "team": {"type": "string", "description": "Who answers for it."},
-            "method": _TEXT,
+            "method": TEXT,
             "path": {"type": "string", "description": "Below this gateway; `{name}` is a parameter."},
-            "promise": _closed_object(
+            "promise": closed_object(
                 {
                     "limits": {
-                        **_or_null(_LIMITS),
+                        **or_null(_LIMITS),
                         "description": "In force now, for all callers together; null while the store cannot be read.",
                     },
                     "configured": {**_LIMITS, "description": "As the file states them."},
@@ -173,56 +190,58 @@ ENTRY_SCHEMA: dict[str, Any] = {
                         "enum": ["file", "schedule", "override", None],
                         "description": "Where the limits in force come from.",
                     },
-                    "schedule": _or_null(
-                        _closed_object(
+                    "schedule": or_null(
+                        closed_object(
                             {
-                                "timezone": _TEXT,
+                                "timezone": TEXT,
                                 "hours": {
                                     "type": "array",
-                                    "items": _closed_object({"when": _TEXT, **_STATED}),
+                                    "items": closed_object({"when": TEXT, **_STATED}),
                                 },
                                 "otherwise": _LIMITS,
                             }
                         )
                     ),
-                    "quota": _or_null(
-                        _closed_object(
+                    "quota": or_null(
+                        closed_object(
                             {
-                                "limit": _COUNT,
+                                "limit": COUNT,
                                 "per": {"enum": ["day", "week", "month"]},
-                                "timezone": _TEXT,
-                                "used": _or_null(_COUNT),
+                                "timezone": TEXT,
+                                "used": or_null(COUNT),
                             }
                         )
                     ),
                     "per_tenant": {
-                        **_or_null(_LIMITS),
+                        **or_null(_LIMITS),
                         "description": "What one tenant may use of it; a tenant may have been granted other limits.",
                     },
-                    "cost": _closed_object({"constant": _COUNT, "header": _or_null(_TEXT), "max": _COUNT}),
+                    "cost": closed_object({"constant": COUNT, "header": or_null(TEXT), "max": COUNT}),
                     "mode": {"enum": ["enforce", "shadow"]},
-                    "overflow": {"enum": ["throttle", "alert"]},
-                    "max_wait_ms": {**_COUNT, "description": "How long a call may wait its turn."},
+                    "overflow": {"enum": ["queue", "throttle", "alert"]},
+                    "max_wait_ms": {**COUNT, "description": "How long a call may wait its turn."},
+                    "queue": QUEUE_PROMISE_SCHEMA,
                 }
             ),
             "now": {
-                **_or_null(
-                    _closed_object(
+                **or_null(
+                    closed_object(
                         {
                             "in_flight": {
-                                **_or_null(_COUNT),
+                                **or_null(COUNT),
                                 "description": "Over all replicas; null when `concurrency` is not limited.",
                             },
-                            "free": _or_null(_COUNT),
+                            "free": or_null(COUNT),
                             "waiting": {
-                                **_COUNT,
+                                **COUNT,
                                 "description": "Calls that wait their turn, over all replicas.",
                             },
                             "closed": {"type": "boolean"},
                             "closed_until": {
-                                **_or_null({"type": "string", "format": "date-time"}),
+                                **or_null({"type": "string", "format": "date-time"}),
                                 "description": "The next opening by the calendar; null when none is known.",
                             },
+                            "queue": QUEUE_NOW_SCHEMA,
                         }
                     )
                 ),
@@ -232,7 +251,7 @@ ENTRY_SCHEMA: dict[str, Any] = {
     ),
 }
 
-CATALOGUE_SCHEMA: dict[str, Any] = _closed_object(
+CATALOGUE_SCHEMA: dict[str, Any] = closed_object(
     {
         "version": {"type": "string", "description": "Of the configuration in force."},
         "operations": {"type": "array", "items": ENTRY_SCHEMA},

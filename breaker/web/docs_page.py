@@ -13,8 +13,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from breaker.web.openapi_jobs import TAG as JOBS
 from breaker.web.openapi_own import TAG
-from breaker.web.openapi_parts import HEADERS
 from breaker.web.problem_types import PROBLEMS
 
 _PAGES = files("breaker.web") / "pages"
@@ -26,7 +26,7 @@ _REPEATED = "head"  # HEAD stands nowhere but beside its GET
 def page(document: Mapping[str, Any]) -> str:
     """The page for a document of `openapi.document`."""
     info = document["info"]
-    operations = [found for found in _operations(document) if TAG not in found[2]["tags"]]
+    operations = [found for found in _operations(document) if not {TAG, JOBS} & {*found[2]["tags"]}]
     return _TEMPLATE.substitute(
         title=escape(info["title"]),
         style=_STYLE,
@@ -37,8 +37,15 @@ def page(document: Mapping[str, Any]) -> str:
         operations="\n".join(
             _operation(path, method, operation, document) for path, method, operation in operations
         ),
+        jobs="\n".join(
+            _job(path, method, operation, document)
+            for path, method, operation in _operations(document)
+            if JOBS in operation["tags"]
+        ),
         request_headers=_request_headers(operations, document),
-        response_headers="\n".join(_row(name, header["description"]) for name, header in HEADERS.items()),
+        response_headers="\n".join(
+            _row(name, header["description"]) for name, header in document["components"]["headers"].items()
+        ),
         problems="\n".join(_problems()),
         version=escape(info["version"]),
     )
@@ -55,11 +62,6 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], document: M
     name = operation["operationId"]
     described, _, promise = operation["description"].rpartition("\n\n")
     lines = [f"<li>{_text(line.removeprefix('- '))}</li>" for line in promise.split("\n")]
-    statuses = [
-        f"<li>{status}: {_text(_kinds(answer['description']))}</li>"
-        for status, answer in operation["responses"].items()
-        if status.isdigit()
-    ]
     return "\n".join(
         [
             f'<article id="operation-{escape(name)}">',
@@ -68,10 +70,30 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], document: M
             f"<p>{escape(operation['summary'])}. {_text(described)}</p>",
             f"<ul>{''.join(lines)}</ul>",
             f"<pre><code>{escape(curl(path, method, operation, document))}</code></pre>",
-            f"<details><summary>Its problems</summary><ul>{''.join(statuses)}</ul></details>",
+            f"<details><summary>Its problems</summary><ul>{_statuses(operation)}</ul></details>",
             "</article>",
         ]
     )
+
+
+def _job(path: str, method: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"<h3><code>{escape(f'{method.upper()} {path}')}</code></h3>",
+            f"<p>{_text(operation['summary'])}</p>",
+            f"<pre><code>{escape(curl(path, method, operation, document))}</code></pre>",
+            f"<details><summary>Its problems</summary><ul>{_statuses(operation)}</ul></details>",
+        ]
+    )
+
+
+def _statuses(operation: Mapping[str, Any]) -> str:
+    listed = {
+        status: _kinds(answer["description"])
+        for status, answer in operation["responses"].items()
+        if status.isdigit()
+    }
+    return "".join(f"<li>{status}: {_text(kinds)}</li>" for status, kinds in listed.items() if kinds)
 
 
 def curl(path: str, method: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> str:
@@ -86,6 +108,8 @@ def curl(path: str, method: str, operation: Mapping[str, Any], document: Mapping
     lines = [f'curl -i{verb} "$GATEWAY{url}"']
     if document["security"]:
         lines.append('-H "Breaker-Key: $KEY"')
+    if any(parameter.get("name") == "Idempotency-Key" for parameter in operation.get("parameters", ())):
+        lines.append('-H "Idempotency-Key: $WORK"')  # only where it is required; else it is a reference
     if "application/json" in body:
         example = body["application/json"].get("example")
         data = "@body.json" if example is None else json.dumps(example, ensure_ascii=False, indent=2)

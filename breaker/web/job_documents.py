@@ -9,6 +9,7 @@ from urllib.parse import quote
 import orjson
 
 from breaker.core.jobs import JobHead, JobState
+from breaker.core.promise import Eta
 from breaker.gateway.call import Receipt
 from breaker.gateway.receipts import HELD
 
@@ -24,6 +25,11 @@ def moment(at_us: int) -> str | None:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at_us // 1_000 % 1_000:03}Z"
 
 
+def eta_view(eta: Eta | None) -> dict[str, int] | None:
+    """Milliseconds until the start."""
+    return {"p50_ms": eta.p50_us // 1_000, "p90_ms": eta.p90_us // 1_000} if eta else None
+
+
 def document(receipt: Receipt, head: JobHead | None = None, *, status: int | None = None) -> dict[str, Any]:
     """
     A job.
@@ -34,14 +40,13 @@ def document(receipt: Receipt, head: JobHead | None = None, *, status: int | Non
 
     """
     path = f"/v1/jobs/{quote(receipt.job)}"
-    eta = receipt.eta
     members: dict[str, Any] = {
         "id": receipt.job,
         "operation": receipt.job.partition("~")[0],
         "state": receipt.state,
         "band": receipt.band,
         "position": receipt.position,
-        "eta": {"p50_ms": eta.p50_us // 1_000, "p90_ms": eta.p90_us // 1_000} if eta else None,
+        "eta": eta_view(receipt.eta),
         "deadline": moment(receipt.deadline_us),
         "expires_at": moment(receipt.expiry_us),
         "due_at": moment(receipt.due_us),

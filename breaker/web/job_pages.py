@@ -44,10 +44,24 @@ Shown = tuple[int, bytes, bytes]
 
 
 class JobPages:
-    """All jobs of the operations in force; `site` is looked up per request, since a reload swaps it."""
+    """
+    All jobs of the operations in force; `site` is looked up per request, since a reload swaps it.
 
-    def __init__(self, jobs: JobStore, desk: JobDesk, vault: Callable[[], Vault], receipts: Receipts) -> None:
+    Args:
+        on_ended: Told that a job of this operation has ended here.
+
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        desk: JobDesk,
+        vault: Callable[[], Vault],
+        receipts: Receipts,
+        on_ended: Callable[[str], None],
+    ) -> None:
         self._jobs, self._desk, self._vault, self._receipts = jobs, desk, vault, receipts
+        self._on_ended = on_ended
 
     async def answer(
         self, site: Site, identity: Identity, method: str, path: str, query: str, headers: Any
@@ -139,6 +153,7 @@ class JobPages:
                 kind=Kind.NOT_CANCELLABLE, extra={"job": f"{name}~{job}", "state": state},
                 detail=f"{name}~{job} is {state}: only a job that waits can be cancelled",
             )  # fmt: skip
+        self._on_ended(name)
         now = await self._desk.show(name, job)
         shown = now or record
         return HTTPStatus.OK, JSON, orjson.dumps(document(self._receipts.of_record(work, shown), shown.head))

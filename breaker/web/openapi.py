@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from breaker.core.job_policy import Durability
 from breaker.core.model import Config, Mode, Operation, Overflow
 from breaker.gateway.call import Kind
 from breaker.gateway.work import SAFE_METHODS
+from breaker.web import openapi_jobs as jobs
 from breaker.web import openapi_parts as parts
 from breaker.web.contract_schema import inlined
 from breaker.web.openapi_own import OWN_SCHEMAS, TAG, own_paths
@@ -39,9 +41,9 @@ def document(config: Config) -> dict[str, Any]:
     """
     is_open = config.gateway.callers is None
     components: dict[str, Any] = {
-        "headers": parts.HEADERS,
-        "parameters": parts.PARAMETERS,
-        "schemas": {**parts.SCHEMAS, **OWN_SCHEMAS, **_contracts(config)},
+        "headers": {**parts.HEADERS, **jobs.HEADERS},
+        "parameters": {**parts.PARAMETERS, **jobs.PARAMETERS},
+        "schemas": {**parts.SCHEMAS, **OWN_SCHEMAS, **jobs.SCHEMAS, **_contracts(config)},
     }
     if not is_open:
         components["securitySchemes"] = {
@@ -62,8 +64,12 @@ def document(config: Config) -> dict[str, Any]:
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "servers": [{"url": "/", "description": "This gateway"}],
         "security": [] if is_open else [{parts.SECURITY: []}],
-        "tags": [*_tags(config), {"name": TAG, "description": "The gateway's own paths"}],
-        "paths": {**_paths(config), **own_paths()},
+        "tags": [
+            *_tags(config),
+            {"name": jobs.TAG, "description": "Calls that were accepted into a queue"},
+            {"name": TAG, "description": "The gateway's own paths"},
+        ],
+        "paths": {**_paths(config), **jobs.job_paths(is_open=is_open), **own_paths(is_open=is_open)},
         "components": components,
     }
 
@@ -74,7 +80,9 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
     enforced = capacity.mode is Mode.ENFORCE
     cost = max(capacity.cost.constant, capacity.cost.max if capacity.cost.header else 1)
     has_body = operation.match.method not in BODILESS
-    has_queue = operation.queue is not None
+    queue = operation.queue
+    has_queue = queue is not None
+    bounds_tenants = queue is not None and (queue.tenant_jobs_max or queue.tenant_bytes_max) is not None
     knows_tenants = capacity.per_tenant is not None or bool(capacity.tenants)
     can_give = {
         Kind.UNKNOWN_OPERATION: "{" in operation.match.template,  # for values that hide `..`
@@ -85,8 +93,9 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
         Kind.PAYLOAD_TOO_LARGE: has_body and operation.body_max is not None,
         Kind.CONTRACT: operation.contract is not None,
         Kind.TOO_COSTLY: enforced and not capacity.is_unlimited and cost > 1,
-        Kind.TENANT_LIMIT: has_queue
-        or (enforced and knows_tenants and operation.overflow is Overflow.THROTTLE),
+        # A job that could not start before it expires is refused by the limit that says so.
+        Kind.TENANT_LIMIT: bounds_tenants
+        or (enforced and knows_tenants and operation.overflow is not Overflow.ALERT),
         Kind.OVER_CAPACITY: True,  # at least when there is no room for another connection
         Kind.DEGRADED: has_queue or not capacity.is_unlimited,
         Kind.DEADLINE: True,
@@ -100,7 +109,7 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
         Kind.IDEMPOTENCY_KEY_MISSING: has_queue and operation.idempotency.is_required,
         Kind.IDEMPOTENCY_KEY_REUSED: has_queue,
         Kind.IN_PROGRESS: has_queue,
-        Kind.DURABILITY_NOT_MET: has_queue,
+        Kind.DURABILITY_NOT_MET: queue is not None and queue.durability is not Durability.MEMORY,
         Kind.RESULT_EXPIRED: has_queue,
         Kind.JOB_NOT_FOUND: False,  # those are about jobs, not calls
         Kind.NOT_CANCELLABLE: False,
@@ -180,6 +189,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {
         name.lower(): {"$ref": f"#/components/parameters/{name}"} for name in parts.PARAMETERS
     }
+    for parameter in jobs.parameters(operation):
+        found[str(parameter.get("name") or parameter["$ref"].rpartition("/")[2]).lower()] = parameter
     tenant, cost = operation.tenant, operation.capacity.cost
     if tenant and tenant.header:
         where = f", or in the body at {tenant.pointer}" if tenant.pointer else ""
@@ -224,11 +235,15 @@ def _responses(operation: Operation, *, is_open: bool) -> dict[str, Any]:
         str(status): parts.problem_response(status, by_status[status], limited=limited)
         for status in sorted(by_status)
     }
+    has_queue = operation.queue is not None
+    headers = parts.response_headers(limited=limited, retry=False, required=True)
     return {
         "2XX": {
-            "description": "The downstream's answer, as it came.",
-            "headers": parts.response_headers(limited=limited, retry=False, required=True),
+            "description": "The downstream's answer, as it came"
+            + (", now or when the same work was done before." if has_queue else "."),
+            "headers": {**headers, **jobs.refer(jobs.REPLAYED)} if has_queue else headers,
         },
+        **({"202": jobs.accepted(limited=limited)} if has_queue else {}),
         **ours,
         "default": {
             "description": "Any other answer of the downstream, redirects included, as it came.",

@@ -4,7 +4,9 @@ OpenAPI of the gateway's own paths: the catalogue, this document, the page for p
 
 from typing import Any
 
+from breaker.gateway.call import Kind
 from breaker.web.catalogue import CATALOGUE_SCHEMA
+from breaker.web.openapi_parts import problem_response
 
 TAG = "Breaker"  # with a capital, as no pipeline can be named
 
@@ -13,15 +15,19 @@ OWN_SCHEMAS: dict[str, Any] = {
 }
 
 
-def own_paths() -> dict[str, Any]:
-    """Everything that is no operation; open to whoever reaches the listener."""
+def own_paths(*, is_open: bool) -> dict[str, Any]:
+    """Everything that is no operation and no job; only the catalogue asks for a key, if calls do."""
     word = {"type": "string", "description": "For a person; the status decides.", "examples": ["ready\n"]}
     document = {"type": "object", "required": ["openapi", "paths"]}
     page = {"type": "string"}
     return {
         "/v1/operations": _path(
             "listOperations", "What every operation promises, and how it stands now.",
-            {"200": _answer("All operations.", "application/json", {"$ref": "#/components/schemas/Catalogue"})},
+            {
+                "200": _answer("All operations.", "application/json", {"$ref": "#/components/schemas/Catalogue"}),
+                **({} if is_open else {"401": problem_response(401, [Kind.UNAUTHENTICATED], limited=False, headers=("Breaker-Outcome",), is_only=True)}),
+            },
+            asks_key=True,
         ),
         "/openapi.json": _path(
             "getOpenApi", "This document.",
@@ -41,8 +47,10 @@ def own_paths() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _path(name: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
-    get = {"operationId": name, "tags": [TAG], "summary": summary, "security": [], "responses": responses}
+def _path(name: str, summary: str, responses: dict[str, Any], *, asks_key: bool = False) -> dict[str, Any]:
+    get: dict[str, Any] = {"operationId": name, "tags": [TAG], "summary": summary, "responses": responses}
+    if not asks_key:
+        get["security"] = []
     bodiless = {status: {"description": response["description"]} for status, response in responses.items()}
     head = {
         **get,

@@ -20,36 +20,38 @@ OUTCOMES = [
 ]  # whoever hung up reads nothing
 
 
-def _header(description: str, schema: dict[str, Any], example: str | int) -> dict[str, Any]:
+def header(description: str, schema: dict[str, Any], example: str | int) -> dict[str, Any]:
+    """A header of an answer."""
     return {"description": description, "schema": schema, "example": example}
 
 
 HEADERS: dict[str, Any] = {
-    "Breaker-Outcome": _header(
+    "Breaker-Outcome": header(
         "Whose answer this is: the downstream's (forwarded, delayed: after it waited, over_capacity: although there"
-        " was no room), or the gateway's (refused: not executed, failed, unknown: perhaps executed).",
+        " was no room, replayed: it was kept), or the gateway's (queued: a job, refused: not executed, failed,"
+        " unknown: perhaps executed).",
         {"enum": [str(outcome) for outcome in OUTCOMES]},
         "forwarded",
     ),
-    "Breaker-Decision": _header(
+    "Breaker-Decision": header(
         "Names this decision; quote it when you ask about the call.",
         {"type": "string"},
         "billing.charge-invoice~01K3D8PM7VR3P1CA00000042",
     ),
-    "X-Request-Id": _header(
+    "X-Request-Id": header(
         "The caller's own, or the one that was made for it.", {"type": "string"}, "01K3D8PM7VR3P1CA00000042"
     ),
-    "RateLimit-Policy": _header(
+    "RateLimit-Policy": header(
         "Every limit that holds for this call now (draft-ietf-httpapi-ratelimit-headers-11).",
         {"type": "string", "pattern": '^"[a-z-]+";q=[0-9]+'},
         '"rate";q=20;w=1, "slots";q=8;qu="concurrent-requests"',
     ),
-    "RateLimit": _header(
+    "RateLimit": header(
         "What is left of one of them: r more may start at once, in t seconds it is free again.",
         {"type": "string", "pattern": '^"[a-z-]+";r=[0-9]+;t=[0-9]+$'},
         '"rate";r=12;t=1',
     ),
-    "Retry-After": _header(
+    "Retry-After": header(
         "Of a refusal: seconds until this caller should come back, a ticket of its own. It spreads callers and"
         " reserves nothing. A downstream's own answer may carry a date instead.",
         {"type": ["integer", "string"]},
@@ -130,6 +132,12 @@ SCHEMAS: dict[str, Any] = {
             "limit": {"type": ["string", "null"], "description": "That limit in words, as it holds now."},
             "reason": {"type": "string"},
             "retry_after_ms": {"type": "integer", "minimum": 0},
+            "job": {"type": "string", "description": "The job that this is about."},
+            "state": {"type": "string", "description": "Its state."},
+            "status_of_downstream": {
+                "type": "integer",
+                "description": "Of the answer that is not kept whole.",
+            },
             "violations": {
                 "description": "Of a contract; the first 20.",
                 "type": "array",
@@ -153,8 +161,23 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
-def problem_response(status: int, kinds: Iterable[Kind], *, limited: bool) -> dict[str, Any]:
-    """An answer with this status: ours of these kinds, or the downstream's, which may use any status."""
+def problem_response(
+    status: int,
+    kinds: Iterable[Kind],
+    *,
+    limited: bool,
+    headers: Iterable[str] | None = None,
+    is_only: bool = False,
+) -> dict[str, Any]:
+    """
+    An answer with this status: ours of these kinds, or the downstream's, which may use any status.
+
+    Args:
+        limited: The operation has limits.
+        headers: Instead of those of a call.
+        is_only: No downstream's answer comes here.
+
+    """
     kinds = list(kinds)
     ours = {
         "allOf": [
@@ -167,15 +190,20 @@ def problem_response(status: int, kinds: Iterable[Kind], *, limited: bool) -> di
             },
         ]
     }
+    retry = status in RETRYABLE
     lines = [f"- `{kind}`: {PROBLEMS[kind].meaning}" for kind in kinds]
+    theirs = {"$ref": "#/components/schemas/DownstreamProblem"}
+    media = {PROBLEM_MEDIA: {"schema": ours if is_only else {"anyOf": [ours, theirs]}}}
+    named = {name: {"$ref": f"#/components/headers/{name}"} for name in headers or ()}
+    if retry and headers is not None:
+        named["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     return {
-        "description": "\n".join([*lines, "- or the downstream's own answer with this status."]),
-        "headers": response_headers(limited=limited, retry=status in RETRYABLE),
-        "content": {
-            PROBLEM_MEDIA: {"schema": {"anyOf": [ours, {"$ref": "#/components/schemas/DownstreamProblem"}]}},
-            "*/*": {},
-        },
+        "description": "\n".join(
+            [*lines, *([] if is_only else ["- or the downstream's own answer with this status."])]
+        ),
+        "headers": response_headers(limited=limited, retry=retry) if headers is None else named,
+        "content": media if is_only else {**media, "*/*": {}},
     }
 
 
-RETRYABLE = frozenset({429, 503})
+RETRYABLE = frozenset({409, 429, 503})

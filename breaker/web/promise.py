@@ -5,6 +5,7 @@ For people: the OpenAPI document and the page at `/docs`. Where the downstream i
 tenants have been granted, is nobody else's business and does not stand here.
 """
 
+from breaker.core.job_policy import Effects, PromiseClock
 from breaker.core.model import Capacity, HangUp, Limits, Mode, Operation, Overflow
 from breaker.policy.units import format_duration, format_rate, format_size
 
@@ -14,7 +15,7 @@ NO_LIMIT = "no limit"
 
 def sentences(operation: Operation) -> list[str]:
     """All that a caller's developer can build on, most important first."""
-    said = [*_capacity(operation.capacity), *_overflow(operation)]
+    said = [*_capacity(operation.capacity), *_overflow(operation), *_queue(operation)]
     said.append(f"One call may take {format_duration(operation.downstream.timeout_ms)} downstream.")
     if operation.body_max is not None:
         said.append(f"The body may have {format_size(operation.body_max)} at most.")
@@ -79,7 +80,7 @@ def _cost(capacity: Capacity) -> list[str]:
 
 def _overflow(operation: Operation) -> list[str]:
     capacity = operation.capacity
-    if capacity.is_unlimited or capacity.mode is Mode.SHADOW:
+    if capacity.is_unlimited or capacity.mode is Mode.SHADOW or operation.overflow is Overflow.QUEUE:
         return []
     if operation.overflow is Overflow.ALERT:
         return ["Over capacity: the call goes through, marked over_capacity, and on-call is told."]
@@ -89,3 +90,38 @@ def _overflow(operation: Operation) -> list[str]:
     return [
         f"Over capacity: the call waits its turn for {wait} at most; else it is refused with a Retry-After of its own."
     ]
+
+
+def _queue(operation: Operation) -> list[str]:
+    queue = operation.queue
+    if queue is None:
+        return []
+    within = format_duration(queue.start_within_ms)
+    if queue.clock is PromiseClock.OPEN and operation.capacity.schedule:
+        within += ", counted in open hours"
+    said = [
+        f"Over capacity, while paused, and if asked: the call becomes a job (202), which should start within {within}.",
+        f"{queue.jobs_max} jobs may wait; more are refused.",
+    ]
+    if queue.expire_after_ms is not None:
+        said.append(f"A job that did not start within {format_duration(queue.expire_after_ms)} expires.")
+    if operation.batch:
+        said.append(
+            f"Jobs go downstream together, {operation.batch.max_items} at most, and are answered one by one."
+        )
+    said.append(_effects(operation))
+    window = format_duration(operation.idempotency.window_ms)
+    said.append(
+        f"Idempotency-Key is {'required' if operation.idempotency.is_required else 'welcome'},"
+        f" and remembered for {window} after its work has ended."
+    )
+    said.append(f"The answer to a job is kept for {format_duration(queue.keep_result_ms)}.")
+    if operation.callback:
+        said.append("Breaker-Callback tells you of the end of a job.")
+    return said
+
+
+def _effects(operation: Operation) -> str:
+    if operation.effects is Effects.ONCE:
+        return "What may have been executed is never repeated by a machine: a job can end as unknown."
+    return f"A job that fails is tried again for {format_duration(operation.retry.for_ms)}, always with the same key."

@@ -48,7 +48,7 @@ async def test_the_watch_reads_the_queue_as_it_is(one: JobReplica, metrics: Metr
     assert one.moment
     await one.queue_many(5)
     await one.queue(not_before_us=one.now_us() + MINUTE)
-    await one.end(await one.one(), Fate.DEAD)
+    await one.end(await one.one(), fate=Fate.DEAD)
     await one.one()
     one.moment.now_us += 3_000_000
     found = await shown(one, metrics)
@@ -76,7 +76,7 @@ async def test_held_jobs_have_no_eta(one: JobReplica, metrics: Metrics) -> None:
 async def test_a_dead_job_that_was_requeued_finishes_twice(one: JobReplica, metrics: Metrics) -> None:
     """`dead` in the graph of ends stays when somebody redrives, so that no counter falls."""
     job = await one.queue()
-    await one.end(await one.one(), Fate.DEAD)
+    await one.end(await one.one(), fate=Fate.DEAD)
     await one.desk.requeue(one.operation, job)
     await one.end(await one.one())
     found = await shown(one, metrics)
@@ -92,7 +92,7 @@ async def test_an_unknown_job_that_was_resolved_stays_counted(
     operation = a_queue(effects=Effects.ONCE)
     async with job_replica(store_url, cluster, operation) as one:
         job = await one.queue()
-        await one.end(await one.one(), Fate.UNKNOWN)
+        await one.end(await one.one(), fate=Fate.UNKNOWN)
         await one.desk.resolve(one.operation, job, Fate.DEAD)
         found = await shown(one, metrics)
     ends = {

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from breaker.core.job_policy import Band, Batch, Callback, Durability, Effects, Idempotency, Queue
+from breaker.core.jobs import JobState, Reason
 from breaker.core.model import (
     Caller,
     Capacity,
@@ -32,15 +34,18 @@ from breaker.core.model import (
     Rate,
     TenantSource,
 )
-from breaker.gateway.call import Kind, Refusal
+from breaker.core.promise import Eta
+from breaker.gateway.call import Kind, Receipt, Refusal
 from breaker.policy.load import load
 from breaker.web.contract_schema import inlined
 from breaker.web.docs_page import curl, page
+from breaker.web.job_documents import accepted
 from breaker.web.openapi import document, kinds_of
-from breaker.web.openapi_parts import HEADERS, OUTCOMES
+from breaker.web.openapi_parts import OUTCOMES
 from breaker.web.problem_types import PROBLEMS, type_uri
 from breaker.web.problems import problem
 from breaker.web.promise import sentences
+from breaker.web.wishes import READ
 
 ROOT = Path(__file__).parents[2]
 SECOND = 1_000_000
@@ -98,6 +103,18 @@ capacities = st.builds(
 )
 
 
+QUEUE = Queue(start_within_ms=60_000, jobs_max=10)
+OVERFLOWS: list[dict[str, Any]] = [
+    {"overflow": Overflow.THROTTLE},
+    {"overflow": Overflow.ALERT},
+    {"overflow": Overflow.QUEUE, "queue": QUEUE},
+    {
+        "overflow": Overflow.QUEUE, "queue": QUEUE, "idempotency": Idempotency(is_required=True),
+        "callback": Callback(allow=("hooks.example.com",), secrets=()),
+    },
+]  # fmt: skip
+
+
 @st.composite
 def operations(draw: st.DrawFn) -> Operation:
     path = draw(
@@ -109,7 +126,7 @@ def operations(draw: st.DrawFn) -> Operation:
         f"{draw(names)}.{draw(names)}",
         f"{method} /{'/'.join(path)}",
         capacity=draw(capacities),
-        overflow=draw(st.sampled_from(Overflow)),
+        **draw(st.sampled_from(OVERFLOWS)),
         contract=None if method in ("GET", "HEAD", "OPTIONS") else contract,
         tenant=draw(st.sampled_from([None, TenantSource(header="X-WEIGHT"), TenantSource(pointer="/id")])),
         max_wait_ms=draw(st.sampled_from([0, 1])),
@@ -138,6 +155,7 @@ def test_every_configuration_gives_a_valid_document_with_every_operation(
     for one in given_operations:
         method, path = route(one)
         assert found[method, f"/{path}"] == one.name
+    assert len(found.values()) == len(set(found.values())), "an operationId stands twice"
     assert page(described).count('<article id="operation-') == len(given_operations)
 
 
@@ -195,6 +213,13 @@ def test_a_reference_to_the_dialect_itself_is_left_alone() -> None:
 
 
 PLAIN = operation()
+
+
+def queued(**fields: Any) -> Operation:
+    """`PLAIN` with a queue; `fields` are of that."""
+    return replace(PLAIN, overflow=Overflow.QUEUE, queue=replace(QUEUE, **fields))
+
+
 GIVES: list[tuple[Kind, Operation, Operation]] = [
     (Kind.UNKNOWN_OPERATION, operation(match="POST /a/{id}"), PLAIN),
     (Kind.REQUEST_TIMEOUT, PLAIN, operation(match="GET /a")),
@@ -207,6 +232,17 @@ GIVES: list[tuple[Kind, Operation, Operation]] = [
     (Kind.TENANT_LIMIT, replace(PLAIN, capacity=Capacity(per_tenant=Limits())), replace(PLAIN, capacity=Capacity(per_tenant=Limits(), mode=Mode.SHADOW))),
     (Kind.DEGRADED, replace(PLAIN, capacity=LIMITED), PLAIN),
     (Kind.OUTCOME_UNKNOWN, operation(match="DELETE /a"), operation(match="GET /a")),
+    (Kind.TENANT_LIMIT, queued(tenant_jobs_max=5), queued()),
+    (Kind.TENANT_LIMIT, queued(tenant_bytes_max=5), PLAIN),
+    (Kind.TENANT_LIMIT, replace(queued(), capacity=Capacity(per_tenant=Limits())), replace(queued(), capacity=LIMITED)),
+    (Kind.QUEUE_FULL, queued(), PLAIN),
+    (Kind.IN_PROGRESS, queued(), PLAIN),
+    (Kind.IDEMPOTENCY_KEY_REUSED, queued(), PLAIN),
+    (Kind.IDEMPOTENCY_KEY_MISSING, replace(queued(), idempotency=Idempotency(is_required=True)), queued()),
+    (Kind.DURABILITY_NOT_MET, queued(), queued(durability=Durability.MEMORY)),
+    (Kind.RESULT_EXPIRED, queued(), PLAIN),
+    (Kind.PAUSED, replace(PLAIN, capacity=LIMITED), queued()),
+    (Kind.DRAINING, queued(), PLAIN),
 ]  # fmt: skip
 
 
@@ -231,26 +267,130 @@ def test_only_a_gateway_with_callers_asks_for_a_key() -> None:
         assert ("401" in responses, "403" in responses) == (not is_open, not is_open)
         assert (described["security"] == []) is is_open
         assert described["paths"]["/livez"]["get"]["security"] == []
+        for path in ("/v1/jobs/{job}", "/v1/operations"):
+            get = described["paths"][path]["get"]
+            assert "security" not in get, "who asks for it is asked for its key"
+            assert ("401" in get["responses"]) is not is_open
 
 
 def test_our_refusals_are_what_the_document_says() -> None:
     """A client that was generated from the document can read every problem."""
-    one = operation(
-        match="POST /a/{id}",
-        contract={},
-        capacity=replace(LIMITED, per_tenant=Limits(), cost=Cost(constant=2)),
+    capacity = replace(LIMITED, per_tenant=Limits(), cost=Cost(constant=2))
+    throttled = operation(match="POST /a/{id}", contract={}, capacity=capacity)
+    one = replace(
+        throttled, name="billing.b", match=Match(method="POST", template="/b/{id}"), overflow=Overflow.QUEUE,
+        queue=QUEUE, idempotency=Idempotency(is_required=True),
+    )  # fmt: skip
+    described = json.loads(json.dumps(document(config(throttled, one, callers=(CALLER,)))))
+    paths, seen = described["paths"], set()
+    for path, method, kinds in (
+        ("/billing/a/{id}", "post", kinds_of(throttled, is_open=False)),
+        ("/billing/b/{id}", "post", kinds_of(one, is_open=False)),
+        ("/v1/jobs/{job}", "get", [Kind.UNAUTHENTICATED, Kind.JOB_NOT_FOUND, Kind.DEGRADED]),
+        ("/v1/jobs/{job}", "delete", [Kind.UNAUTHENTICATED, Kind.JOB_NOT_FOUND, Kind.NOT_CANCELLABLE, Kind.DEGRADED]),
+        ("/v1/jobs/{job}/result", "get", [Kind.UNAUTHENTICATED, Kind.JOB_NOT_FOUND, Kind.RESULT_EXPIRED, Kind.OUTCOME_UNKNOWN, Kind.DEGRADED]),
+        ("/v1/operations", "get", [Kind.UNAUTHENTICATED]),
+    ):  # fmt: skip
+        for kind in kinds:
+            extra = {
+                "violations": [{"pointer": "/a", "detail": "b"}],
+                "job": "x",
+                "state": "dead",
+                "status_of_downstream": 200,
+            }
+            status, lines, body = problem(Refusal(kind=kind, detail="why", extra=extra))
+            assert b"application/problem+json" in lines
+            told = paths[path][method]["responses"][str(status)]
+            media = told["content"]["application/problem+json"]["schema"]
+            assert validator(described, media).is_valid(json.loads(body)), (path, kind)
+            assert set(json.loads(body)) <= set(described["components"]["schemas"]["Problem"]["properties"])
+            assert ("*/*" in told["content"]) is (path.startswith("/billing") or path.endswith("/result"))
+        seen |= set(kinds)
+    assert set(Kind) - seen == {Kind.METHOD_NOT_ALLOWED}
+
+
+def test_a_job_is_described_where_it_can_be_given() -> None:
+    """Who generates a client gets the job as a type, and the way from the 202 to the result."""
+    described = document(config(queued(), operation("billing.z", "POST /z")))
+    paths = described["paths"]
+    assert "202" not in paths["/billing/z"]["post"]["responses"]
+    told = paths["/billing/charges"]["post"]["responses"]["202"]
+    ids = {
+        item[method]["operationId"] for item in paths.values() for method in item if method != "parameters"
+    }
+    assert (
+        {link["operationId"] for link in told["links"].values()}
+        == {"getJob", "getJobResult", "cancelJob"}
+        <= ids
     )
-    described = document(config(one, callers=(CALLER,)))
-    responses = described["paths"]["/billing/a/{id}"]["post"]["responses"]
-    kinds = kinds_of(one, is_open=False)
-    assert set(Kind) - set(kinds) == {Kind.METHOD_NOT_ALLOWED}
-    for kind in kinds:
-        refusal = Refusal(kind=kind, detail="why", extra={"violations": [{"pointer": "/a", "detail": "b"}]})
-        status, lines, body = problem(refusal)
-        assert b"application/problem+json" in lines
-        media = responses[str(status)]["content"]["application/problem+json"]["schema"]
-        assert validator(described, media).is_valid(json.loads(body)), kind
-        assert set(json.loads(body)) <= set(described["components"]["schemas"]["Problem"]["properties"])
+    schema = validator(described, told["content"]["application/json"]["schema"])
+    receipt = Receipt(
+        job="billing.charge~01K3D8PM7VR3P1CA0000000042", state="queued", band=Band.HIGH, position=3,
+        eta=Eta(p50_us=1_000, p90_us=2_000), deadline_us=1_800_000_000_000_000, durability="fsync",
+    )  # fmt: skip
+    lines, body = accepted(receipt)
+    job = json.loads(body)
+    only = validator(described, {"$ref": "#/components/schemas/Job"})
+    assert schema.is_valid(job)
+    assert only.is_valid(job)
+    assert schema.is_valid({"id": "the downstream's own"})
+    assert not schema.is_valid({**job, "state": "lost"})
+    assert not schema.is_valid({**job, "deadline": "2027-01-15T08:00:00"})
+    names = {line.partition(":")[0] for line in lines.decode().split("\r\n") if line}
+    assert names - {"Content-Type", "Cache-Control"} <= set(told["headers"])
+
+
+def test_every_state_band_and_reason_stands_in_the_document() -> None:
+    """A state that a generated client does not know is an exception at night."""
+    job = document(config(queued()))["components"]["schemas"]["Job"]["properties"]
+    assert set(job["state"]["enum"]) == {*(str(state) for state in JobState), "held"}
+    assert set(job["band"]["enum"]) == {str(band) for band in Band}
+    assert set(job["reason"]["enum"]) == {*(str(reason) for reason in Reason), None}
+
+
+@pytest.mark.parametrize("is_required", [False, True])
+def test_the_headers_that_ask_for_a_job_stand_where_they_are_read(is_required: bool) -> None:
+    """A header that an operation does not read must not stand there; one that it needs is required."""
+    callback = Callback(allow=("hooks.example.com",), secrets=())
+    one = replace(queued(), idempotency=Idempotency(is_required=is_required))
+    for operation_, has_callback in ((one, False), (replace(one, callback=callback), True)):
+        described = document(config(operation_, operation("billing.z", "POST /z")))
+        known = described["components"]["parameters"]
+        stated = [
+            known[parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
+            for parameter in described["paths"]["/billing/charges"]["post"]["parameters"]
+        ]
+        names = {parameter["name"] for parameter in stated}
+        assert set(READ) - names == (set() if has_callback else {"Breaker-Callback"})
+        (key,) = (parameter for parameter in stated if parameter["name"] == "Idempotency-Key")
+        assert key.get("required", False) is is_required
+        others = described["paths"]["/billing/z"]["post"]["parameters"]
+        assert not {parameter["$ref"].rpartition("/")[2] for parameter in others} & set(READ)
+        command = curl("/billing/charges", "post", described["paths"]["/billing/charges"]["post"], described)
+        assert ('-H "Idempotency-Key: $WORK"' in command) is is_required
+
+
+def test_the_promise_of_a_queue_says_how_long_and_how_safe() -> None:
+    """A developer decides by it whether a 202 is good enough."""
+    said = " ".join(sentences(queued()))
+    assert "becomes a job (202), which should start within 1m." in said
+    assert "10 jobs may wait" in said
+    assert "open hours" not in said
+    assert "expires" not in said
+    assert "tried again for 1h, always with the same key" in said
+    assert "Idempotency-Key is welcome, and remembered for 1d" in said
+    assert "Over capacity: the call waits" not in said
+    full = replace(
+        queued(expire_after_ms=120_000, keep_result_ms=60_000), effects=Effects.ONCE,
+        idempotency=Idempotency(is_required=True, window_ms=1_000), callback=Callback(allow=("a.example",), secrets=()),
+        batch=Batch(path="/b", max_items=9),
+    )  # fmt: skip
+    said = " ".join(sentences(full))
+    for words in (
+        "did not start within 2m expires", "never repeated by a machine", "Idempotency-Key is required, and remembered for 1s",
+        "kept for 1m", "Breaker-Callback tells", "9 at most",
+    ):  # fmt: skip
+        assert words in said
 
 
 def test_a_problem_of_the_downstream_is_valid_and_one_of_ours_in_the_wrong_place_is_not() -> None:
@@ -420,11 +560,19 @@ def test_the_manual_names_the_headers_and_outcomes_that_there_are() -> None:
     one = replace(PLAIN, tenant=TenantSource(header="Breaker-Tenant"))
     described = document(config(one, callers=(CALLER,)))
     stated = {parameter["name"] for parameter in described["components"]["parameters"].values()}
-    ours = {*HEADERS, *stated, "Breaker-Key", "Breaker-Tenant"}
+    ours = {
+        *described["components"]["headers"],
+        *stated,
+        *READ,
+        "If-None-Match",
+        "Breaker-Key",
+        "Breaker-Tenant",
+    }
     rows = set(re.findall(r"^\| `([A-Za-z_-]+)` \|", manual, re.MULTILINE))
     outcomes = {str(outcome) for outcome in OUTCOMES}
     assert ours | outcomes <= rows
     assert set(re.findall(r"\bBreaker-[A-Z][A-Za-z-]+", manual)) <= ours
     assert {row for row in rows if row.islower()} <= outcomes | {"traceparent"}
-    for path in described["paths"]:
-        assert path.startswith("/billing") or f"`GET {path}`" in manual
+    for path, item in described["paths"].items():
+        for method in {"get", "delete"} & set(item):
+            assert path.startswith("/billing") or f"`{method.upper()} {path}`" in manual
