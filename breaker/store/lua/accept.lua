@@ -28,7 +28,7 @@ local started_here = {}
 local function is_behind(tenant)
   if q.batch > 0 then
     if call('ZCOUNT', Q .. ':b', '-inf', int(now)) > 0 then return true end
-    return parked and call('HEXISTS', Q .. ':n', tenant) == 1
+    return parked and (waiting_of(tenant)) > 0
   end
   if call('EXISTS', Q .. ':v:0', Q .. ':v:1', Q .. ':v:2', Q .. ':v:3', Q .. ':b') > 0 then return true end
   for band = 0, 3 do
@@ -41,12 +41,10 @@ end
 local function full(tenant, size)
   if depth >= q.jobs_max then return FULL_JOBS end
   if bytes + size > q.bytes_max then return FULL_BYTES end
-  if q.tenant_jobs >= 0 and (tonumber(call('HGET', Q .. ':n', tenant)) or 0) >= q.tenant_jobs then
-    return FULL_TENANT_JOBS
-  end
-  if q.tenant_bytes >= 0 and (tonumber(call('HGET', Q .. ':nb', tenant)) or 0) + size > q.tenant_bytes then
-    return FULL_TENANT_BYTES
-  end
+  if q.tenant_jobs < 0 and q.tenant_bytes < 0 then return nil end
+  local own, own_bytes = waiting_of(tenant)
+  if q.tenant_jobs >= 0 and own >= q.tenant_jobs then return FULL_TENANT_JOBS end
+  if q.tenant_bytes >= 0 and own_bytes + size > q.tenant_bytes then return FULL_TENANT_BYTES end
 end
 
 -- A key that is known: its verdict and its job, or nothing when the call is to be treated as new.

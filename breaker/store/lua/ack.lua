@@ -14,6 +14,9 @@ local now = clock(ARGV[1])
 local q = load_queue()
 local service = tonumber(call('HGET', KEYS[2], 'service') or 0)
 local learned, late, ended, lines, slots = service, 0, 0, {}, {}
+local running, held, told = {}, {}, {}  -- what is written once at the end, and the jobs that were told of
+local p = call('HMGET', KEYS[1], 'tenant', 'exceptions')
+local has_tenants = p[1] or p[2] == '1'
 
 local function again(id, job, delay)
   job.suspect = 0
@@ -29,7 +32,7 @@ end
 local function settle(id, job, at)
   local fate, reason, delay = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6])
   local result, note = ARGV[at + 9], ARGV[at + 10]
-  call('ZREM', Q .. ':l', id)
+  running[#running + 1] = id
   if note ~= '' then
     call('RPUSH', Q .. ':h:' .. id, note)
     call('LTRIM', Q .. ':h:' .. id, -20, -1)
@@ -59,11 +62,21 @@ for at = 3, #ARGV, 11 do
   local took = tonumber(ARGV[at + 7])
   if took > 0 then learned = learned == 0 and took or learned + floor((took - learned) / 8) end
   slots[#slots + 1] = ARGV[at + 3]
-  call('ZREM', KEYS[3] .. ':' .. tenant, id .. '.' .. attempt)
+  if has_tenants then
+    held[tenant] = held[tenant] or {}
+    table.insert(held[tenant], id .. '.' .. attempt)
+  end
   local job = read_head(id)
   lines[job and job.line or tenant] = tenant
-  if job and job.state == 'r' and job.attempt == attempt then settle(id, job, at) else late = late + 1 end
+  if job and job.state == 'r' and job.attempt == attempt and not told[id] then
+    told[id] = true
+    settle(id, job, at)
+  else
+    late = late + 1
+  end
 end
+if #running > 0 then call('ZREM', Q .. ':l', unpack(running)) end
+for tenant, ids in pairs(held) do call('ZREM', KEYS[3] .. ':' .. tenant, unpack(ids)) end
 call('ZREM', KEYS[3], unpack(slots))
 purge(KEYS[3], now)
 if learned ~= service then call('HSET', KEYS[2], 'service', int(learned)) end

@@ -32,9 +32,10 @@ if ARGV[11] ~= '' then
   end
 end
 local op = load_operation(now)
-load_turn()
 local wanted, is_idle = tonumber(ARGV[7]), ARGV[8] == '1'
+load_turn(max(1, q.batch > 0 and q.batch or wanted))
 local lost, expired, next_us, leases, out = 0, 0, nil, {}, {}
+local given, left, running = {ARGV[10]}, {}, {}  -- what is written once at the end
 
 -- 1. Leases that ran out: their replica died. The job goes to the front, as a suspect; where sending twice is not
 -- safe nobody knows what happened.
@@ -69,11 +70,11 @@ end
 
 -- 2. What did not start in time ends, visibly.
 local function expire(id, job)
+  save_lines()
   if job.state == 'w' then call('ZREM', Q .. ':d', id) else leave_line(q, id, job, now) end
   count_waiting(q, job, -1)
   finish(q, id, job, 'e', job.reason, '', now)
   expired = expired + 1
-  turn.nexts = {}
 end
 for _, id in ipairs(call('ZRANGEBYSCORE', Q .. ':e', '-inf', int(now), 'LIMIT', 0, 16)) do
   local job = read_head(id)
@@ -95,21 +96,23 @@ unpark_lines(q, now)
 
 
 local function take(id, job, text, slot, is_alone)
-  call('ZREM', Q .. ':g:' .. job.band, id)
+  left[job.band] = left[job.band] or {}
+  table.insert(left[job.band], id)
   if job.expiry > 0 then call('ZREM', Q .. ':e', id) end
   count_waiting(q, job, -1)
   job.state, job.attempt, job.since, job.suspect = 'r', job.attempt + 1, now, is_alone and 2 or 0
   if job.first == 0 then job.first = now end
-  save_head(id, job)
-  call('ZADD', Q .. ':l', int(now + lease_us), id)
+  local head, held = mutable(job), id .. '.' .. job.attempt
+  call('SETRANGE', Q .. ':j:' .. id, 0, head)
+  running[#running + 1], running[#running + 2] = int(now + lease_us), id
+  given[#given + 1] = id .. ' ' .. job.attempt
   local own = tenant_of(op, job.tenant, now)
   if own then
     charge_bucket(own, job.cost, now)
-    lease(leases, own.slots_key, id .. '.' .. job.attempt, now + lease_us)
+    lease(leases, own.slots_key, held, now + lease_us)
   end
-  slot = slot or id .. '.' .. job.attempt
-  out[#out + 1], out[#out + 2] = id, mutable(job) .. string.sub(text, 56)
-  return slot
+  out[#out + 1], out[#out + 2] = id, head .. string.sub(text, 56)
+  return slot or held
 end
 
 -- The operation's own limits are charged: for a batch once a slot, and its items as debt.
@@ -231,17 +234,15 @@ while not is_blocked and #out / 2 < most and steps < steps_max do
   local band, class = pick_band(suffix, now)
   if not band then break end
   local following = next_of(band, suffix)
-  local line, id = following.line, following.id
-  local text = id and call('GET', Q .. ':j:' .. id)
-  local job = text and parse(text)
+  local line, id, text, job = following.line, following.id, following.text, following.job
   if not job then
     -- Somebody deleted keys by hand: the line is put right, and the ledger shows what is missing.
+    save_lines()
     if id then
       call('ZREM', Q .. ':t:' .. band .. ':' .. line, id)
       call('ZREM', Q .. ':g:' .. band, id)
     end
     if call('EXISTS', Q .. ':t:' .. band .. ':' .. line) == 0 then leave_turn(q, band, line, 0) end
-    turn.nexts = {}
   elseif job.expiry > 0 and job.expiry <= now and job.first == 0 then
     expire(id, job)
   else
@@ -267,6 +268,9 @@ while not is_blocked and #out / 2 < most and steps < steps_max do
     end
   end
 end
+save_lines()
+for band, ids in pairs(left) do call('ZREM', Q .. ':g:' .. band, unpack(ids)) end
+if #running > 0 then call('ZADD', Q .. ':l', unpack(running)) end
 if group then
   if is_batch and cost > 0 then charge_operation(slot, cost) end
   group_due(q, group, now, #out > 0)
@@ -314,8 +318,6 @@ if has_more and #out / 2 >= wanted then
   end
 end
 if #out > 0 then
-  local given = {ARGV[10]}
-  for at = 1, #out, 2 do given[#given + 1] = out[at] .. ' ' .. parse(out[at + 1]).attempt end
   call('SET', last_key, table.concat(given, ' '), 'PX', 60000)
 end
 local _, waiting = depths()

@@ -25,7 +25,7 @@ local FULL_JOBS, FULL_BYTES, FULL_TENANT_JOBS, FULL_TENANT_BYTES = 8, 9, 10, 11
 local ENDS = {s = 'succeeded', e = 'expired', k = 'cancelled', p = 'discarded'}
 local call = redis.call
 
-local tallies, publish_to = {}, {}
+local tallies, publish_to, deleted = {}, {}, {}
 local function tally(field, by) tallies[field] = (tallies[field] or 0) + by end
 
 -- "jobs_max bytes_max tenant_jobs tenant_bytes keep_result keep_dead window once probe batch_items batch_bytes batch_window"
@@ -46,16 +46,15 @@ local function mutable(job)
     min(job.failures, 9999), min(job.lost, 9), job.suspect, job.first, job.since, job.reason)
 end
 
+local HEAD = '^(%S) (%d) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (%S) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+) (%S+) (%S+) ([^\n]*)\n'
 local function parse(text)
-  local job = {}
-  job.state, job.band, job.attempt, job.failures, job.lost, job.suspect, job.first, job.since, job.reason,
-    job.accepted, job.deadline, job.expiry, job.cost, job.size, job.caller, job.tenant, job.line, job.key,
-    job.callback = string.match(text, '^(%S) (%d) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (%S) (%d+) (%d+) (%d+) (%d+) (%d+) '
-      .. '(%S+) (%S+) (%S+) (%S+) ([^\n]*)\n')
-  if not job.state then return nil end
-  for _, name in ipairs({'band', 'attempt', 'failures', 'lost', 'suspect', 'first', 'since', 'accepted', 'deadline',
-    'expiry', 'cost', 'size'}) do job[name] = tonumber(job[name]) end
-  return job
+  local state, band, attempt, failures, lost, suspect, first, since, reason, accepted, deadline, expiry, cost, size,
+    caller, tenant, line, key, callback = string.match(text, HEAD)
+  if not state then return nil end
+  return {state = state, band = tonumber(band), attempt = tonumber(attempt), failures = tonumber(failures),
+    lost = tonumber(lost), suspect = tonumber(suspect), first = tonumber(first), since = tonumber(since), reason = reason,
+    accepted = tonumber(accepted), deadline = tonumber(deadline), expiry = tonumber(expiry), cost = tonumber(cost),
+    size = tonumber(size), caller = caller, tenant = tenant, line = line, key = key, callback = callback}
 end
 
 local function read_head(id) return parse(call('GETRANGE', Q .. ':j:' .. id, 0, 4095)) end
@@ -202,14 +201,19 @@ local function wait_in_line(q, id, job, now, at_front, service, parked_until)
   end
 end
 
+-- Counted here, and written once at the end of the step; bytes also while they have no bound, so that one that is set
+-- later finds them right.
+local waits = {}
 local function count_waiting(q, job, by)
-  -- Bytes also while they have no bound, so that one that is set later finds them right.
-  if call('HINCRBY', Q .. ':n', job.tenant, by) > 0 then
-    call('HINCRBY', Q .. ':nb', job.tenant, int(by * job.size))
-  else
-    call('HDEL', Q .. ':n', job.tenant)
-    call('HDEL', Q .. ':nb', job.tenant)
-  end
+  local own = waits[job.tenant] or {jobs = 0, bytes = 0}
+  own.jobs, own.bytes = own.jobs + by, own.bytes + by * job.size
+  waits[job.tenant] = own
+end
+
+local function waiting_of(tenant)
+  local own = waits[tenant]
+  return (tonumber(call('HGET', Q .. ':n', tenant)) or 0) + (own and own.jobs or 0),
+    (tonumber(call('HGET', Q .. ':nb', tenant)) or 0) + (own and own.bytes or 0)
 end
 
 -- A waiting job leaves its line, whatever becomes of it. `tag` moves only when it was its turn.
@@ -271,7 +275,7 @@ end
 -- The one visible end. A job that a person may still need keeps its payload; others keep their result.
 local function finish(q, id, job, state, reason, result, now)
   job.state, job.reason, job.since = state, reason, now
-  call('ZREM', Q .. ':e', id)
+  if job.expiry > 0 then call('ZREM', Q .. ':e', id) end
   local key, living = Q .. ':j:' .. id, job.size
   if state == 'x' or state == 'u' then
     tally(state == 'x' and 'dead_total' or 'unknown_total', 1)
@@ -290,7 +294,7 @@ local function finish(q, id, job, state, reason, result, now)
       tally('bytes', #text - living)
       tally('result_bytes', #text)
     else
-      call('DEL', key, Q .. ':h:' .. id)
+      deleted[#deleted + 1], deleted[#deleted + 2] = key, Q .. ':h:' .. id
       tally('bytes', -living)
     end
   end
@@ -352,6 +356,17 @@ local function save_queue(q, prefix)
   for field, by in pairs(tallies) do
     if by ~= 0 then call('HINCRBY', Q, field, int(by)) end
   end
+  for tenant, own in pairs(waits) do
+    if own.jobs ~= 0 or own.bytes ~= 0 then
+      if call('HINCRBY', Q .. ':n', tenant, own.jobs) > 0 then
+        call('HINCRBY', Q .. ':nb', tenant, int(own.bytes))
+      else
+        call('HDEL', Q .. ':n', tenant)
+        call('HDEL', Q .. ':nb', tenant)
+      end
+    end
+  end
+  for from = 1, #deleted, 1000 do call('DEL', unpack(deleted, from, min(from + 999, #deleted))) end
   publish_to.known = nil
   for replica, message in pairs(publish_to) do call('PUBLISH', prefix .. replica, message) end
 end

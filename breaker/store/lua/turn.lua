@@ -3,28 +3,108 @@
 -- Bands: critical first; the others share by weight. A band whose next job has waited for more than half of its
 -- promise counts as the next higher. In a band the line with the lowest tag is served; its tag moves by cost / weight.
 local SHARES, BAND_TAG = {[1] = 8, [2] = 4, [3] = 1}, 840
-local turn = {nexts = {}, served = {}}
+-- What a step changes in the lines is remembered here and written once, by `save_lines`: a lease of 64 jobs of one
+-- tenant moves its line 64 times, and writes it once.
+local turn = {bands = {}, lines = {}, places = {}, served = {}, most = 1}
+local CHUNK = 16
 
-local function load_turn()
+local function load_turn(most)
   local f = call('HMGET', Q, 'bvt', 'bt1', 'bt2', 'bt3')
-  turn.virtual, turn.tags = tonumber(f[1]) or 0, {}
+  turn.virtual, turn.tags, turn.most = tonumber(f[1]) or 0, {}, min(most, 64)
   for band = 1, 3 do turn.tags[band] = tonumber(f[band + 1]) or 0 end
+end
+
+local function save_lines()
+  for key, line in pairs(turn.lines) do
+    if #line.taken > 0 then call('ZREM', key, unpack(line.taken)) end
+  end
+  for name, band in pairs(turn.bands) do
+    if #band.gone > 0 then call('ZREM', Q .. ':v:' .. name, unpack(band.gone)) end
+    local moved, left = {}, {}
+    for line, score in pairs(band.moved) do
+      moved[#moved + 1], moved[#moved + 2] = int(score), line
+    end
+    for line, tag in pairs(band.left) do
+      left[#left + 1], left[#left + 2] = int(tag), line
+    end
+    if #moved > 0 then call('ZADD', Q .. ':v:' .. name, unpack(moved)) end
+    if #left > 0 then
+      call('ZADD', Q .. ':f:' .. name, unpack(left))
+      call('PEXPIRE', Q .. ':f:' .. name, TURN_MS)
+    end
+  end
+  turn.bands, turn.lines, turn.places = {}, {}, {}
+end
+
+-- The first lines of a band in their order; `bound`: beyond this score there are others.
+local function lines_of(name)
+  local found = call('ZRANGE', Q .. ':v:' .. name, 0, turn.most, 'WITHSCORES')
+  local band = {order = {}, gone = {}, moved = {}, left = {}}
+  for at = 1, #found, 2 do band.order[#band.order + 1] = {line = found[at], score = tonumber(found[at + 1])} end
+  if #band.order > turn.most then band.bound = band.order[#band.order].score end
+  turn.bands[name] = band
+  return band
+end
+
+-- The next jobs of a line; they are read in one go when there is no other line beside it.
+local function jobs_of(key, is_only)
+  local line = turn.lines[key]
+  if not line then
+    line = {taken = {}, ids = {}, deadlines = {}, texts = {}, at = 1, count = call('ZCARD', key)}
+    turn.lines[key] = line
+  end
+  if line.at > #line.ids and #line.taken < line.count then
+    local from = #line.taken
+    local found = call('ZRANGE', key, from, from + (is_only and min(turn.most, CHUNK) or 1) - 1, 'WITHSCORES')
+    local keys = {}
+    line.ids, line.deadlines, line.at = {}, {}, 1
+    for at = 1, #found, 2 do
+      line.ids[#line.ids + 1], line.deadlines[#line.deadlines + 1] = found[at], tonumber(found[at + 1])
+      keys[#keys + 1] = Q .. ':j:' .. found[at]
+    end
+    line.texts = #keys > 0 and call('MGET', unpack(keys)) or {}
+  end
+  return line
 end
 
 -- The line of a band whose turn it is, and its first job; false when none could start.
 local function next_of(band, suffix)
   local name = band .. suffix
-  if turn.nexts[name] == nil then
-    local found = call('ZRANGE', Q .. ':v:' .. name, 0, 0, 'WITHSCORES')
-    local following = false
-    if found[1] then
-      local first = call('ZRANGE', Q .. ':t:' .. band .. ':' .. found[1], 0, 0, 'WITHSCORES')
-      following = {line = found[1], score = tonumber(found[2]), id = first[1], deadline = tonumber(first[2])}
-      following.accepted = first[1] and tonumber(call('ZSCORE', Q .. ':g:' .. band, first[1]) or nil)
-    end
-    turn.nexts[name] = following
+  local known = turn.bands[name]
+  local first = known and known.order[1]
+  if not known or (known.bound and (not first or first.score > known.bound)) then
+    if known then save_lines() end
+    known = lines_of(name)
+    first = known.order[1]
   end
-  return turn.nexts[name]
+  if not first then return false end
+  if not first.job then
+    local line = jobs_of(Q .. ':t:' .. band .. ':' .. first.line, #known.order == 1)
+    first.id, first.deadline, first.text = line.ids[line.at], line.deadlines[line.at], line.texts[line.at]
+    first.job = first.text and parse(first.text)
+    first.accepted = first.job and first.job.accepted
+  end
+  return first
+end
+
+-- Behind the lines of the same tag, those that this step put there included.
+local function place_behind(name, tag)
+  local band, low, high = turn.bands[name], tag * SEQ, tag * SEQ + SEQ - 1
+  if not band.bound then
+    local last
+    for at = #band.order, 1, -1 do
+      local score = band.order[at].score
+      if score < low then break end
+      if score <= high then
+        last = score
+        break
+      end
+    end
+    return last and min(high, last + 1) or low + FRONT
+  end
+  local key = name .. ' ' .. tag
+  turn.places[key] = turn.places[key] and min(turn.places[key] + 1, high) or behind(Q .. ':v:' .. name, tag)
+  return turn.places[key]
 end
 
 -- 2. The band whose turn it is among those that have a line, and the class that it counts as.
@@ -46,32 +126,50 @@ local function pick_band(suffix, now)
   return best, best_class
 end
 
+-- The line that is served goes to its new place; those behind it are in order.
+local function move_line(band, score)
+  local order, first = band.order, table.remove(band.order, 1)
+  local at = #order
+  while at > 0 and order[at].score > score do at = at - 1 end
+  table.insert(order, at + 1, {line = first.line, score = score})
+  band.moved[first.line] = score
+end
+
+local function drop_line(q, name, tag)
+  local band = turn.bands[name]
+  local line = table.remove(band.order, 1).line
+  band.gone[#band.gone + 1], band.moved[line] = line, nil
+  if tag > q.vtimes[name] then band.left[line] = tag end
+end
+
 -- 4, 5. The job is taken out of its line, and the tags of line and band move on.
 local function serve(q, band, class, line, id, job)
   local _, suffix = group_of(line)
-  local name, key = band .. suffix, Q .. ':t:' .. band .. ':' .. line
-  local tag = floor(turn.nexts[name].score / SEQ)
+  local name = band .. suffix
+  local jobs = turn.lines[Q .. ':t:' .. band .. ':' .. line]
+  local tag = floor(turn.bands[name].order[1].score / SEQ)
   q.vtimes[name], turn.served[name] = max(vtime(q, band, suffix), tag), true
   local after = tag + max(1, floor(job.cost * TAG / weight_of(q, job.tenant)))
-  call('ZREM', key, id)
-  if call('EXISTS', key) == 1 then
-    call('ZADD', Q .. ':v:' .. name, int(behind(Q .. ':v:' .. name, after)), line)
+  jobs.taken[#jobs.taken + 1], jobs.at = id, jobs.at + 1
+  if #jobs.taken < jobs.count then
+    move_line(turn.bands[name], place_behind(name, after))
   else
-    leave_turn(q, band, line, after)
+    drop_line(q, name, after)
   end
   if class > 0 then
     turn.virtual = max(turn.virtual, turn.tags[band])
     turn.tags[band] = turn.virtual + max(1, floor(job.cost * BAND_TAG / SHARES[class]))
   end
-  turn.nexts[name] = nil
 end
 
 -- 7. Blocked by its own tenant's cap: the line steps aside and blocks nobody.
 local function park_line(q, band, line, due)
   local _, suffix = group_of(line)
-  leave_turn(q, band, line, floor(turn.nexts[band .. suffix].score / SEQ))
+  local name = band .. suffix
+  local tag = floor(turn.bands[name].order[1].score / SEQ)
+  if tag > vtime(q, band, suffix) then call('SET', Q .. ':s:' .. name, int(q.vtimes[name]), 'PX', TURN_MS) end
+  drop_line(q, name, tag)
   call('ZADD', Q .. ':w', int(due), band .. ' ' .. line)
-  turn.nexts[band .. suffix] = nil
 end
 
 -- Lines whose time has come; also those whose time lies further ahead than any can: the clock went back.
