@@ -43,6 +43,13 @@ async def test_two_that_come_together_are_one_job(store_url: str, cluster: str) 
         assert (await one.look()).accepted == 1
 
 
+async def test_of_two_that_come_together_one_starts(store_url: str, cluster: str) -> None:
+    """A double click, in one round trip: the second finds the first in progress."""
+    async with job_replica(store_url, cluster, a_queue(capacity=TWO)) as one:
+        answers = await asyncio.gather(*(one.accept(key="k") for _ in range(3)))
+        assert [type(answer) for answer in answers] == [Admitted, InProgress, InProgress]
+
+
 async def test_another_request_under_the_same_key_is_refused_in_every_state(
     store_url: str, cluster: str
 ) -> None:
