@@ -360,7 +360,7 @@ class Gateway:
         listen, admin: `host:port`.
         cluster: Prefix of all keys, and a label.
         callers: None is open: everybody may call everything.
-        log_sample: Share of plainly forwarded and of refused calls that are logged, 0..1; all others always are.
+        log_sample: Share of plain calls (forwarded, refused, queued) and jobs (succeeded) that are logged, 0..1.
         drain_delay_ms: Between "not ready" and closing the listener.
         drain_timeout_ms: How long calls may finish after that.
         head_timeout_ms: How long a connection may take to send a request head.

@@ -79,7 +79,9 @@ class LogSection(k.Section):
         "`auto` is console on a terminal and JSON elsewhere.", "auto", example="json"
     )
     sample: Annotated[float, Field(ge=0, le=1)] = k.setting(
-        "Share of plainly forwarded and of refused calls that are logged, 0 to 1.", 1.0, example=0.01
+        "Share of plainly forwarded, refused and queued calls, and of jobs that succeeded, that are logged, 0 to 1.",
+        1.0,
+        example=0.01,
     )
 
 

@@ -1,7 +1,7 @@
 """
 The call log: events as lines.
 
-1. One line per call. Plain forwards are sampled by counting, everything else is always told.
+1. One line per call. Plain forwards, refusals and 202s are sampled by counting, everything else is always told.
 2. An outage of the store is told when it begins, every 10 s while it lasts, and when it ends;
    one line per failed exchange would drown what matters.
 3. What becomes of jobs is told by `job_log.py`, through the same sink.
@@ -73,7 +73,11 @@ class CallLog:
             if self._logs.is_info_on:
                 self._call(event)
             return
-        match event:
+        match event:  # what happens most often first
+            case CallEnded() | RoundTripEnded() | JobAccepted() | JobStarted() | BatchSent():
+                pass  # told above, or with its call; and round trips are counted, not told
+            case JobAttempted() | JobsReclaimed() | JobsLost() | AcksLate() | CallbackEnded():
+                self._jobs.listen(event)
             case StoreFailed():
                 self._store_failed(event)
             case StoreRecovered():
@@ -90,16 +94,12 @@ class CallLog:
                 self._tell("info", "config_loaded", version=event.version, detail=event.detail)
             case ConfigLoaded():
                 self._tell("error", "config_refused", version=event.version, detail=event.detail)
-            case JobAttempted() | JobsReclaimed() | JobsLost() | AcksLate() | CallbackEnded():
-                self._jobs.listen(event)
-            case CallEnded() | RoundTripEnded() | JobAccepted() | JobStarted() | BatchSent():
-                pass  # told above; and round trips are counted, not told
 
     def _call(self, event: CallEnded) -> None:
         is_plain = event.outcome is Outcome.FORWARDED and event.status < SERVER_ERROR and event.shadow is None
-        if is_plain or event.outcome is Outcome.REFUSED:
-            # By counting, not by chance: the same calls give the same lines. Refusals too: at ten
-            # times the capacity nine of ten lines would be refusals, which the metrics count.
+        if is_plain or event.outcome in (Outcome.REFUSED, Outcome.QUEUED):
+            # By counting, not by chance: the same calls give the same lines. Refusals and 202s too: at
+            # ten times the capacity nine of ten lines would be such, which the metrics count.
             self._due += self._sample
             if self._due < 1.0:
                 return

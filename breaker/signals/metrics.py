@@ -118,7 +118,14 @@ class Metrics:
         if type(event) is CallEnded:
             self._count_call(event)
             return
-        match event:
+        match event:  # what happens most often first
+            case JobAccepted():
+                pass  # counted by the store, and as a call that was queued
+            case JobAttempted():
+                self._count_attempt(event)
+                self._jobs.listen(event)
+            case JobStarted() | BatchSent() | JobsReclaimed() | AcksLate() | CallbackEnded() | JobsLost():
+                self._jobs.listen(event)
             case RoundTripEnded():
                 self._round_trip(event.seconds)
                 self._batch_size(event.calls)
@@ -135,13 +142,6 @@ class Metrics:
                 self._series.get(event.operation, self._unknown).leases_lost(event.count)
             case ConfigLoaded():
                 self._reload_ok.set(event.ok)
-            case JobAttempted():
-                self._count_attempt(event)
-                self._jobs.listen(event)
-            case JobStarted() | BatchSent() | JobsReclaimed() | AcksLate() | CallbackEnded() | JobsLost():
-                self._jobs.listen(event)
-            case JobAccepted():
-                pass  # counted by the store, and as a call that was queued
             case CallEnded() | StoreRecovered() | TenantsExceeded():
                 pass  # counted above; the exchange that recovered says so itself; and callers are no labels
 

@@ -58,6 +58,7 @@ def test_no_sample_still_tells_what_was_not_plain(lines: Lines) -> None:
     plain = [
         ended(), ended(status=404, result=Result.CLIENT_ERROR),
         ended(Outcome.REFUSED, Policy.RATE, status=503, result=None),  # at 10 x load nine of ten lines
+        ended(Outcome.QUEUED, Policy.RATE, status=202, result=None),
     ]  # fmt: skip
     found = lines(*plain, *told, sample=0.0)
     assert [line["outcome"] for line in found] == ["delayed", "over_capacity", "forwarded", "forwarded"]

@@ -7,18 +7,20 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from breaker.core.job_policy import Band
 from breaker.signals.merge import merge
 from breaker.signals.metrics import Metrics
-from tests.signals.scene import ended
+from tests.signals.scene import ended, queue_look
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 def pages(make_metrics: Callable[..., Metrics], accept: str) -> dict[str, str]:
-    """Worker 0 took one call, worker 1 two."""
+    """Worker 0 took one call, worker 1 two; both have seen the same queue."""
     found = {}
     for worker in range(2):
-        metrics = make_metrics("billing.charge")
+        metrics = make_metrics("billing.charge", queues=("support.create",))
+        metrics.observe_queue("support.create", queue_look(accepted=7), {Band.LOW: 2.5})
         for _ in range(worker + 1):
             metrics.listen(ended())
         found[str(worker)] = metrics.page(accept)[1].decode()
