@@ -1,7 +1,7 @@
 """
-The command line: `python -m bench [forwarding|decision|features|all|report] [--quick] [--out bench/results]`.
+The command line: `python -m bench [forwarding|features|decision|jobs|all|report] [--quick] [--out bench/results]`.
 
-A full run takes about twenty minutes and writes docs/benchmarks.md. `--quick` takes under three minutes, writes
+A full run takes about forty minutes and writes docs/benchmarks.md. `--quick` takes a few minutes, writes
 a file of its own, prints the tables and leaves docs/benchmarks.md alone. `report` makes docs/benchmarks.md from the newest file.
 
 Exit status: 0 if all that was asked for was measured, 1 if a subject was left out, 130 on Ctrl-C.
@@ -13,16 +13,27 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import decision, forwarding, report
+from bench import decision, forwarding, jobs, jobs_claims, jobs_http, report
 from bench.features import measure_features
-from bench.install import HERE, announce, install_peers, missing_parts, peer_versions
+from bench.install import (
+    HERE,
+    announce,
+    install_job_peers,
+    install_peers,
+    job_peer_versions,
+    missing_parts,
+    peer_versions,
+)
+from bench.jobs_recovery import Recovery, measure_recovery
 from bench.load import CONNECTIONS
 from bench.machine import describe
 from bench.processes import Processes
-from bench.store import start_store
+from bench.store import Store, start_store
 
 DOCS = HERE.parent / "docs" / "benchmarks.md"
 WORK = HERE / ".work"
@@ -72,36 +83,76 @@ def measure(asked: tuple[str, ...], missing: set[str], *, quick: bool) -> dict[s
     try:
         with Processes() as processes:
             failed = install_peers(processes, missing)
+            if "jobs" in asked:
+                effort = jobs.QUICK if quick else jobs.FULL
+                failed |= install_job_peers(processes, missing, jobs.peers_of(effort))
             about = {
                 "quick": quick,
                 "machine": describe(folder),
-                "peers": peer_versions(),
+                "peers": peer_versions() | job_peer_versions(),
                 "connections": CONNECTIONS,
             }
             stores = {
                 fsync: start_store(processes, folder / fsync, fsync=fsync) for fsync in ("everysec", "always")
             }
-            stage = (
-                None
-                if asked == ("decision",)
-                else forwarding.build_stage(processes, folder, stores["everysec"])
+            bench = Bench(
+                processes=processes, folder=folder, stores=stores, missing=missing, failed=failed, quick=quick
             )
-            decisions = decision.Decisions(processes=processes, folder=folder, stores=stores)
             parts = {}
             for part in asked:
                 moment = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d %H:%M UTC}"
-                if part == "decision" or stage is None:
-                    result = decision.measure_decisions(
-                        decisions, decision.QUICK if quick else decision.FULL, failed
-                    )
-                elif part == "forwarding":
-                    result = forwarding.measure_forwarding(stage, QUICK if quick else FULL, missing, failed)
-                else:
-                    result = measure_features(stage, QUICK_FEATURES if quick else FULL)
-                parts[part] = {"measured_at": moment, "store": stores["everysec"].program, **about, **result}
+                about |= {"measured_at": moment, "store": stores["everysec"].program}
+                parts[part] = about | bench.measure(part)
             return parts
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(slots=True)
+class Bench:
+    """All that the parts share, and the calls of each."""
+
+    processes: Processes
+    folder: Path
+    stores: Mapping[str, Store]
+    missing: set[str]
+    failed: Mapping[str, str]
+    quick: bool
+    stage: forwarding.Stage | None = None
+
+    def measure(self, part: str) -> dict[str, Any]:
+        if part == "decision":
+            decisions = decision.Decisions(processes=self.processes, folder=self.folder, stores=self.stores)
+            return decision.measure_decisions(
+                decisions, decision.QUICK if self.quick else decision.FULL, self.failed
+            )
+        if part == "jobs":
+            return self._measure_jobs()
+        if self.stage is None:
+            self.stage = forwarding.build_stage(self.processes, self.folder, self.stores["everysec"])
+        if part == "forwarding":
+            return forwarding.measure_forwarding(
+                self.stage, QUICK if self.quick else FULL, self.missing, self.failed
+            )
+        return measure_features(self.stage, QUICK_FEATURES if self.quick else FULL)
+
+    def _measure_jobs(self) -> dict[str, Any]:
+        """Parts 3 and 4: in process beside the peers; over HTTP; depth and fairness; recovery."""
+        processes, folder, stores = self.processes, self.folder, self.stores
+        effort = jobs.QUICK if self.quick else jobs.FULL
+        http_effort = jobs_http.QUICK if self.quick else jobs_http.FULL
+        claims = jobs_claims.Claims(processes=processes, folder=folder, store=stores["everysec"])
+        claims_effort = jobs_claims.QUICK if self.quick else jobs_claims.FULL
+        recovery = Recovery(processes=processes, folder=folder, stores=stores)
+        queues = jobs.Jobs(processes=processes, folder=folder, stores=stores)
+        over_http = jobs_http.JobsOverHttp(processes=processes, folder=folder, stores=stores)
+        return {
+            **jobs.measure_jobs(queues, effort, self.failed),
+            "http": jobs_http.measure_jobs_over_http(over_http, http_effort),
+            "depth": claims.measure_depth(claims_effort),
+            "fairness": claims.measure_fairness(claims_effort),
+            "recovery": measure_recovery(recovery, rounds=1 if self.quick else 3, fsync="always"),
+        }
 
 
 def write_docs(path: Path | None) -> int:

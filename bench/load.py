@@ -62,12 +62,17 @@ class Load:
     processes: Processes
     folder: Path
 
-    def blast(self, port: int, path: str, *, seconds: float) -> Blast:
+    def blast(
+        self, port: int, path: str, *, seconds: float, connections: int = CONNECTIONS, prefer: str = ""
+    ) -> Blast:
         """
+        Args:
+            prefer: The header `Prefer` of each call; empty leaves it out.
+
         Raises:
             SubjectError: A connection broke, or calls timed out: then the figures are not of this subject's work.
         """
-        seen = self._wrk(port, path, seconds=seconds, statuses=False)
+        seen = self._wrk(port, path, seconds=seconds, statuses=False, connections=connections, prefer=prefer)
         if seen["broken"]:
             raise SubjectError(f"{seen['broken']} calls of {seen['calls']} broke or timed out")
         return Blast(
@@ -126,17 +131,27 @@ class Load:
             )
         return seen
 
-    def _wrk(self, port: int, path: str, *, seconds: float, statuses: bool) -> dict[str, Any]:
+    def _wrk(
+        self,
+        port: int,
+        path: str,
+        *,
+        seconds: float,
+        statuses: bool,
+        connections: int = CONNECTIONS,
+        prefer: str = "",
+    ) -> dict[str, Any]:
         script = Path(__file__).with_name("wrk.lua")
         url = f"http://127.0.0.1:{port}"
         # wrk knows whole seconds only.
-        argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
+        argv = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
         env = {
             "BENCH_PATH": path,
             "BENCH_BODY": BODY,
             "BENCH_KEYS": " ".join(CALLER_KEYS.values()),
             "BENCH_TENANTS": str(TENANTS),
             "BENCH_STATUSES": "1" if statuses else "",
+            "BENCH_PREFER": prefer,
         }
         output = self.processes.run("wrk", argv, log=self.folder / "wrk.log", timeout_s=seconds + 30, env=env)
         found = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)

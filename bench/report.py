@@ -10,15 +10,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-PARTS = ("forwarding", "features", "decision")
+from bench.jobs_report import jobs_section
+from bench.tables import count, first_line, machine_line, not_measured, table
+
+PARTS = ("forwarding", "features", "decision", "jobs")
 BUSY_SHARE = 0.4  # of the cores; an idle machine is far below
 
 HEAD = """\
 # Benchmarks
 
 Made by `make bench` from `bench/results/{file}`; do not edit. The JSON has every round, all versions and the
-machine. How each figure is taken stands at the head of `bench/forwarding.py`, `bench/features.py` and
-`bench/decision.py`; what the peers run stands in `bench/peers/`.
+machine. How each figure is taken stands at the head of `bench/forwarding.py`, `bench/features.py`, `bench/decision.py` and
+`bench/jobs.py`; what the peers run stands in `bench/peers/` and `bench/job_peers/`.
 
 Read the ratios. Load generator, subject, store and downstream share the cores of one machine, so the
 absolute figures are low and noisy, for all subjects alike.
@@ -97,23 +100,14 @@ def render(path: Path) -> str:
         text += features_section(result["features"])
     if "decision" in result:
         text += decision_section(result["decision"])
+    if "jobs" in result:
+        text += jobs_section(result["jobs"])
     return text
 
 
 def is_busy(machine: dict[str, Any]) -> bool:
     """Whether somebody else's work is in the figures."""
     return bool(machine["load_before"] > BUSY_SHARE * machine["cores"])
-
-
-def machine_line(part: dict[str, Any]) -> str:
-    machine = part["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return (
-        f"Measured {part['measured_at']} on {machine['cores']} cores ({machine['cpu']}), Python {machine['python']}, "
-        f"{versions}; store: {part['store']}, append-only file: {part['fsync']}; a small fsync takes {machine['fsync_ms']['p50']} ms "
-        f"(p99 {machine['fsync_ms']['p99']} ms); "
-        f"load average before: {machine['load_before']:.1f}."
-    )
 
 
 def forwarding_section(part: dict[str, Any]) -> str:
@@ -214,20 +208,3 @@ def decision_section(part: dict[str, Any]) -> str:
         + "\n"
         + table(["limiter", *head], exact)
     )
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def not_measured(subject: dict[str, Any], *, columns: int) -> list[str]:
-    return [subject["title"], f"not measured: {first_line(subject['left_out'])}", *["-"] * (columns - 2)]
-
-
-def first_line(text: str) -> str:
-    return text.splitlines()[0].replace("|", "/")
-
-
-def count(value: float) -> str:
-    return f"{value:,.0f}"

@@ -4,6 +4,7 @@
 -- BENCH_BODY      the JSON body
 -- BENCH_KEYS      caller keys, separated by spaces; requests take them in turn
 -- BENCH_TENANTS   how many tenants; requests take them in turn
+-- BENCH_PREFER    header Prefer; empty leaves it out
 -- BENCH_STATUSES  1: count answers by status. It costs the generator, so figures are taken without it.
 
 local requests, turn, statuses = {}, 0, {}
@@ -21,12 +22,14 @@ end
 
 function init()
     local keys = words(os.getenv("BENCH_KEYS"))
+    local prefer = os.getenv("BENCH_PREFER") or ""
     for tenant = 1, tonumber(os.getenv("BENCH_TENANTS")) do
         requests[tenant] = wrk.format("POST", os.getenv("BENCH_PATH"), {
             ["Host"] = "gateway",
             ["Content-Type"] = "application/json",
             ["Breaker-Key"] = keys[tenant % #keys + 1],
             ["Breaker-Tenant"] = "tenant-" .. tenant,
+            ["Prefer"] = prefer ~= "" and prefer or nil,
         }, os.getenv("BENCH_BODY"))
     end
 end

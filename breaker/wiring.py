@@ -122,6 +122,7 @@ class GatewayProcess:
             self.desk, vault, self._emit, cluster=cluster, now_us=self.store.clock.now_us, on_bug=self._on_bug
         )
         self._retiring: set[asyncio.Task[None]] = set()
+        self._one_reload = asyncio.Lock()
         self._site: Site | None = None
         self._handler: Handler | None = None
         self._listener: Listener | None = None
@@ -162,9 +163,7 @@ class GatewayProcess:
         self.jobs.start()
         path = CallPath(self.store, self._acceptance, self._emit, time.monotonic)
         known = Callers(self.config.gateway.callers, self._emit)
-        pages = JobPages(
-            self.jobs, self.desk, lambda: self._runner.vault, self._receipts, self._chores.kick
-        )
+        pages = JobPages(self.jobs, self.desk, lambda: self._runner.vault, self._receipts, self._chores.kick)
         self._handler = Handler(self._site, known, path, self._ids, self._pages(), pages, self._emit)
         self._dispatcher.configure(self._site.works)
         await self._chores.configure(self._site.works)
@@ -216,6 +215,10 @@ class GatewayProcess:
             a setting changed that needs a restart.
             StoreError: The new limits could not be published; the old configuration stays.
         """
+        async with self._one_reload:  # a signal and a request may come at once
+            return await self._reload()
+
+    async def _reload(self) -> str:
         try:
             new = load(self._folder, self._environ)
             refuse_what_needs_a_restart(self.config.gateway, new.gateway, self._folder)

@@ -25,6 +25,9 @@ SUITES = {
         "tests/store/test_tenants_and_times.py",
         "tests/store/test_line.py",
         "tests/store/test_never_late.py",
+        "tests/store/test_job_turn.py",
+        "tests/store/test_queue_found.py",
+        "tests/store/test_job_dispatch.py",
     ],
     "model": ["tests/model"],
 }

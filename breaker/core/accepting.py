@@ -12,10 +12,12 @@ The store runs the same rules in `store/lua/{accept,revoke}.lua`.
    is safe.
 5. Bounds: nothing that was accepted is dropped to make room, so what does not fit is refused; and
    so is what could not start before it expires.
-6. Taken back can be what has not started; otherwise it can never be accepted late.
+6. Taken back can be what has not started and was promised to nobody else; otherwise it can never be
+   accepted late.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from breaker.core import rate
 from breaker.core.admission import blocks, never_fits, room, start, ticket_us
@@ -32,20 +34,22 @@ from breaker.core.jobs import (
     Queued,
 )
 from breaker.core.model import LEASE_US, Mode
-from breaker.core.queue import WAITING, Job, Jobs, KnownKey, parked_until_us, stop_waiting, wait_in_line
+from breaker.core.queue import (
+    WAITING,
+    Job,
+    Jobs,
+    KnownKey,
+    parked_until_us,
+    queue_of,
+    stop_waiting,
+    wait_in_line,
+)
 from breaker.core.settling import refund
 from breaker.core.state import Ask, State, View, look_at, tenant_bucket
 from breaker.core.terms import QueueTerms, Terms, held, held_until_us
 from breaker.core.verdict import Admitted, Policy, Refused, TooCostly
 
 RETRY_MIN_US = 1_000_000  # for a caller whose key is in progress
-
-
-def queue_of(terms: Terms) -> QueueTerms:
-    """The terms of a queue; there is one wherever jobs are."""
-    if terms.queue is None:
-        raise ValueError("these terms have no queue")
-    return terms.queue
 
 
 def accept(
@@ -106,6 +110,7 @@ def find_known(state: State, jobs: Jobs, queue: QueueTerms, offer: Offer, now_us
         return OutcomeUnknown(job=entry.job) if queue.is_once else None
     job = jobs.jobs.get(entry.job)
     if job and job.state in (*WAITING, JobState.RUNNING):
+        jobs.keys[offer.caller, offer.key] = replace(entry, is_shared=True)
         return Queued(job=job.id, ahead=0, depth=len(jobs.waiting), pace=Pace(), is_known=True)
     return KeptResult(job=entry.job)
 
@@ -130,9 +135,6 @@ def start_now(
         leased = start(
             state, view, offer.lease_id, offer.tenant, offer.cost, lease_us, waited=bool(offer.key)
         )
-    answer = Admitted(
-        room=room(state, view, offer.tenant), leased=leased, shadow=blocked[0] if blocked else None
-    )
     if blocked and leased:
         state.own.leases[offer.lease_id] = view.now_us + lease_us
         if view.of_tenant(offer.tenant):
@@ -141,7 +143,9 @@ def start_now(
         jobs.keys[offer.caller, offer.key] = KnownKey(
             job=offer.job, lease_id=offer.lease_id, fingerprint=offer.fingerprint
         )
-    return answer
+    return Admitted(
+        room=room(state, view, offer.tenant), leased=leased, shadow=blocked[0] if blocked else None
+    )
 
 
 def refuse(
@@ -224,17 +228,18 @@ def revoke(state: State, jobs: Jobs, terms: Terms, offer: Offer, now_us: int) ->
     An accept whose answer got lost, or that was not durable enough, is taken back (rule 6).
 
     Returns:
-        Whether it was; False when it runs or ran already, or is not known.
+        Whether it was; False when it runs or ran already, another caller was told of it, or it is not known.
 
     """
     queue, view = queue_of(terms), look_at(state, terms, now_us)
     limits = view.of_tenant(offer.tenant)
     if limits:
         tenant_bucket(state, limits, offer.tenant, now_us)
-    job = jobs.jobs.get(offer.job)
+    job, entry = jobs.jobs.get(offer.job), jobs.keys.get((offer.caller, offer.key))
+    is_shared = entry is not None and entry.job == offer.job and entry.is_shared
     if state.own.leases.get(offer.lease_id, 0) > now_us:
         refund(state, view, Ask(id=offer.lease_id, tenant=offer.tenant, cost=offer.cost))
-    elif job and job.state in WAITING and job.attempt == 0:
+    elif job and job.state in WAITING and job.attempt == 0 and not is_shared:
         stop_waiting(jobs, queue, job, now_us)
         del jobs.jobs[job.id]
         jobs.ends["withdrawn"] += 1
@@ -243,7 +248,6 @@ def revoke(state: State, jobs: Jobs, terms: Terms, offer: Offer, now_us: int) ->
             state.tombs[offer.lease_id] = state.tombs[offer.job] = now_us + LEASE_US
             state.tombs = {id_: until for id_, until in state.tombs.items() if until > now_us}
         return False
-    entry = jobs.keys.get((offer.caller, offer.key))
     if entry and entry.job == offer.job:
         del jobs.keys[offer.caller, offer.key]
     return True

@@ -229,14 +229,15 @@ def park(turn: Turn, band: int, line: str, until_us: int) -> None:
     turn.parked[band, line] = until_us
 
 
-def unpark(turn: Turn, now_us: int) -> None:
-    """Rule 7; also those that are due later than any can be: the clock went back."""
+def unpark(turn: Turn, now_us: int) -> list[str]:
+    """Rule 7; also those that are due later than any can be: the clock went back. The lines that came back."""
     parked = sorted((due, f"{band} {line}", band, line) for (band, line), due in turn.parked.items())
     due = [each for each in parked if each[0] <= now_us][:UNPARK_MAX]
     due += [each for each in parked if each[0] > now_us + PARK_MAX_US][:UNPARK_MAX]
     for _, _, band, line in due:
         del turn.parked[band, line]
         join(turn, band, line)
+    return [line for _, _, _, line in due]
 
 
 def try_again(turn: Turn, tenant: str, line: str, now_us: int) -> None:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from breaker.core import fairness
 from breaker.core.job_policy import BANDS, Band
 from breaker.core.jobs import Ack, Fate, JobState
-from breaker.core.queue import COUNTED, KEPT, WAITING, Job, Jobs, stop_waiting, wait_in_line
+from breaker.core.queue import COUNTED, KEPT, WAITING, Job, Jobs, queue_of, stop_waiting, wait_in_line
 from breaker.core.rate import Bucket
 from breaker.core.state import State
-from breaker.core.terms import QueueTerms
+from breaker.core.terms import QueueTerms, Terms
 
 REAP_MAX = 16
 DEAD_REAP_MAX = 4
@@ -79,7 +79,7 @@ def reap(jobs: Jobs, queue: QueueTerms, now_us: int) -> None:
                     let_go(jobs, queue, jobs.jobs[id_], now_us)
 
 
-def ack(state: State, jobs: Jobs, queue: QueueTerms, acks: Sequence[Ack], now_us: int) -> int:
+def ack(state: State, jobs: Jobs, terms: Terms, acks: Sequence[Ack], now_us: int) -> int:
     """
     Attempts that ended; their slots go back.
 
@@ -87,13 +87,15 @@ def ack(state: State, jobs: Jobs, queue: QueueTerms, acks: Sequence[Ack], now_us
         How many came late (rule 1).
 
     """
-    service, late = state.service_us, 0
+    queue, service, late = queue_of(terms), state.service_us, 0
+    has_tenants = bool(terms.per_tenant or terms.tenants)  # without, their slots go by themselves
     tried: list[tuple[str, str]] = []
     for each in acks:
         if each.service_us > 0:
             learned = state.service_us
             state.service_us = learned + (each.service_us - learned) // 8 if learned else each.service_us
-        state.tenants.get(each.tenant, Bucket()).leases.pop(f"{each.job}.{each.attempt}", None)
+        if has_tenants:
+            state.tenants.get(each.tenant, Bucket()).leases.pop(f"{each.job}.{each.attempt}", None)
         job = jobs.jobs.get(each.job)
         tried.append((each.tenant, job.line if job else each.tenant))
         if job and job.state is JobState.RUNNING and job.attempt == each.attempt:

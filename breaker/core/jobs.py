@@ -191,6 +191,8 @@ class Queued:
     Attributes:
         job: Its ULID.
         ahead: Jobs that may start before it: those in the same and in higher bands.
+        fair, late, own: Jobs that should start before it by the fair order; if nobody's line runs dry meanwhile;
+            and of its own tenant.
         depth: Jobs waiting in the operation.
         is_held: The operation is paused.
         reach: What the write was seen to reach: fsynced here, replicas; None when it was not asked.
@@ -203,6 +205,9 @@ class Queued:
     ahead: int
     depth: int
     pace: Pace
+    fair: int = 0
+    late: int = 0
+    own: int = 0
     is_held: bool = False
     is_known: bool = False
     reach: tuple[bool, int] | None = None
@@ -340,9 +345,18 @@ class Ack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a queued job stands: jobs ahead of it by the fair order, and how the queue moves."""
+    """
+    Where a queued job stands, and how the queue moves.
+
+    Attributes:
+        ahead: Jobs that should start before it by the fair order.
+        late: If nobody's line runs dry meanwhile. own: Of its own tenant.
+
+    """
 
     ahead: int
+    late: int
+    own: int
     depth: int
     pace: Pace
     is_held: bool

@@ -17,7 +17,9 @@ ETA:
 5. A measured pace goes before what is stated, since direct calls and slow downstreams are in it. Under
    other limits than those of now it is scaled as these are. Nothing is faster than the stated rate.
 6. While closed nothing starts.
-7. p90 adds what the sum of so many intervals strays upwards in 9 of 10 cases: by the measured spread, or,
+7. Others may come meanwhile and go first: p90 takes it that no line of the band runs dry, and that one more
+   comes. A tenant's own limits hold its jobs back; a batch waits for its window.
+8. p90 adds what the sum of so many intervals strays upwards in 9 of 10 cases: by the measured spread, or,
    when nothing was measured, as if starts were counted events (Poisson: the square root of their number).
 """
 
@@ -75,7 +77,16 @@ def deadline_us(terms: Terms, start_us: int, within_us: int, clock: PromiseClock
 
 
 def eta(
-    ahead: int, pace: Pace, terms: Terms, now_us: int, *, in_force: Limits | None = None, cost: int = 1
+    ahead: int,
+    pace: Pace,
+    terms: Terms,
+    now_us: int,
+    *,
+    in_force: Limits | None = None,
+    cost: int = 1,
+    late: int | None = None,
+    of_tenant: tuple[Limits, int] | None = None,
+    window_us: int = 0,
 ) -> Eta | None:
     """
     How long until a job starts that has so many before it.
@@ -84,6 +95,9 @@ def eta(
         in_force: What the store says holds now, up to the calendar's next entry; it knows what a person has
             overridden. None: what the terms say.
         cost: What a job weighs on the rate.
+        late: Jobs before it if nobody's line runs dry meanwhile; None is `ahead`.
+        of_tenant: Its tenant's own limits, and how many of its own jobs are before it.
+        window_us: How long it may wait for company in a batch.
 
     Returns:
         None when it is not known: it never opens, or there is neither a rate nor a pace to go by.
@@ -92,11 +106,17 @@ def eta(
     jobs = ahead + 1
     deviation = _STANDARD_OF_MEAN * pace.spread_us / pace.mean_us if pace.mean_us else 1.0
     p50_us = _us_until(jobs, _spans(terms, now_us, in_force), pace, cost)
-    strayed = jobs + _NINE_OF_TEN * deviation * sqrt(jobs)
+    most = max(ahead, late or 0) + 1
+    strayed = most + _NINE_OF_TEN * deviation * sqrt(most)
     p90_us = _us_until(strayed, _spans(terms, now_us, in_force), pace, cost)
     if p50_us is None or p90_us is None:
         return None
-    return Eta(p50_us=ceil(p50_us), p90_us=ceil(p90_us))
+    if of_tenant:
+        limits, own = of_tenant
+        each_us = _stated_us(limits, pace, cost)
+        p50_us = max(p50_us, (own + 1) * each_us)
+        p90_us = max(p90_us, (own + 1 + _NINE_OF_TEN * sqrt(own + 1)) * each_us)
+    return Eta(p50_us=ceil(max(p50_us, window_us)), p90_us=ceil(p90_us) + window_us)
 
 
 def _us_until(jobs: float, spans: Iterator[_Span], pace: Pace, cost: int) -> float | None:

@@ -5,7 +5,7 @@ This file and its neighbours are the specification; `store/lua/queue.lua` and th
 repeat it in the store, and `tests/model` holds the two together by replaying random histories.
 
     accepting.py   a call starts now or becomes a job, and can be taken back
-    leasing.py     which jobs may start now
+    leasing.py     which jobs may start now (what one look sees: lease_step.py)
     job_ends.py    attempts and jobs end; what a person does to them
     fairness.py    whose turn it is
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from breaker.core import fairness
 from breaker.core.fairness import Entry, Turn, group_of
 from breaker.core.jobs import JobState
-from breaker.core.terms import QueueTerms
+from breaker.core.terms import QueueTerms, Terms
 from breaker.core.verdict import Policy
 from breaker.core.waiting import PARK_MAX_US, SLOT_RETRY_US
 
@@ -86,11 +86,18 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownKey:
-    """An idempotency key: a job's, or a direct call's with the lease that it holds."""
+    """
+    An idempotency key: a job's, or a direct call's with the lease that it holds.
+
+    Attributes:
+        is_shared: A repeated request was told of the job: it is promised to more than the first caller.
+
+    """
 
     job: str
     lease_id: str
     fingerprint: str
+    is_shared: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,6 +158,13 @@ class Jobs:
         ended = sum(self.ends[name] for name in COUNTED.values())
         kept = self.in_state(*WAITING, JobState.RUNNING, *KEPT)
         return self.ends["accepted"] - self.ends["withdrawn"] - ended - len(kept)
+
+
+def queue_of(terms: Terms) -> QueueTerms:
+    """The terms of a queue; there is one wherever jobs are."""
+    if terms.queue is None:
+        raise ValueError("these terms have no queue")
+    return terms.queue
 
 
 def expiring(jobs: Jobs) -> list[tuple[int, str]]:

@@ -46,7 +46,7 @@ class Tally:
         waiting: Orders that wait for their ticket.
         gave_up: Orders whose attempts are used up.
         joined: Calls that were queued already, as the same piece of work.
-        asked: Calls that were queued because they asked for it.
+        asked: Calls that were queued and had asked for it.
 
     """
 

@@ -36,7 +36,7 @@ class Job:
         position: Jobs that were to go before it, as the 202 said; None when it did not know.
         eta_p50_s, eta_p90_s: Seconds from then to its start, as the 202 said; None when it did not know.
         state: Empty when nobody knows the job any more.
-        attempts: As often as it was sent to the downstream.
+        attempts: How often it was leased; one whose answer got lost on the way did not reach the downstream.
         status: Of the downstream's answer; None when there is none (yet).
         ended_s: Seconds since 1970, by the store's clock; 0 when it has not.
 
@@ -59,6 +59,11 @@ class Job:
     @property
     def operation(self) -> str:
         return self.order.operation
+
+    @property
+    def arrivals(self) -> tuple[int, int]:
+        """How often the downstream saw it, at least and at most."""
+        return (int(self.status is not None), self.attempts) if self.is_ended else (0, max(1, self.attempts))
 
     @property
     def is_ended(self) -> bool:

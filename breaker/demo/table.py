@@ -23,6 +23,7 @@ from breaker.demo.view import Counted, Now, Seen
 from breaker.demo.waits import Group
 
 PLAIN_EVERY_S = 2.0
+PLAIN_WIDTH = 120  # columns; without a terminal nobody says, and a name that is cut short is no use in a log
 _OWN = frozenset(policy for policy in Policy if policy.is_tenants_own)
 _SHARED = frozenset(Policy) - _OWN
 _HEADS = ("operation", "calls/s", "in flight", "waiting", "forwarded", "queued", "delayed", "let through", "429",

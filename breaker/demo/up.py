@@ -28,7 +28,7 @@ from breaker.demo.callers import Callers
 from breaker.demo.orders import OPERATIONS
 from breaker.demo.preflight import check_ports, data_folder, downstream_addresses, gateway_addresses
 from breaker.demo.processes import Processes
-from breaker.demo.table import Picture, Screen, summary, waits
+from breaker.demo.table import PLAIN_WIDTH, Picture, Screen, summary, waits
 from breaker.demo.told import Told
 from breaker.demo.traffic import Traffic
 from breaker.demo.verdict import checks, not_shown
@@ -73,6 +73,8 @@ async def up(folder: Path, environ: Mapping[str, str], *, seconds: float, drives
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     # Connections are not the limit here: capacity is the gateway's to decide.
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,

@@ -33,14 +33,14 @@ class Wait:
     Attributes:
         waited_s: Seconds from the 202 to the start; None while it has not started.
         so_far_s: Seconds that it has waited in any case.
-        went_first: Calls and jobs of its operation that started in that time.
+        went_first: Calls and jobs of its operation that started in that time; None when that cannot be known.
 
     """
 
     job: Job
     waited_s: float | None
     so_far_s: float
-    went_first: int
+    went_first: int | None
 
     @property
     def is_kept(self) -> bool | None:
@@ -51,7 +51,7 @@ class Wait:
     def is_pace_right(self) -> bool | None:
         """The same for as many as did go first (rule 2)."""
         most_s, position = self.job.eta_p90_s, self.job.position
-        if most_s is None or position is None:
+        if most_s is None or position is None or self.went_first is None:
             return None
         return self._is_within(most_s * max(1.0, (self.went_first + 1) / (position + 1)))
 
@@ -59,7 +59,7 @@ class Wait:
     def pace(self) -> float | None:
         """What it took, as a multiple of the p50 that was said, for as many as did go first."""
         said_s, position = self.job.eta_p50_s, self.job.position
-        if not said_s or position is None or self.waited_s is None:
+        if not said_s or position is None or self.waited_s is None or self.went_first is None:
             return None
         return self.waited_s / said_s * (position + 1) / (self.went_first + 1)
 
@@ -104,14 +104,15 @@ def waits_of(jobs: Sequence[Job], told: Told) -> list[Wait]:
     waits = []
     for job in jobs:
         at_s = starts.get(job.request_id) or (job.ended_s or None)
-        until_s = at_s or math.inf
+        went_first = bisect_left(in_order, at_s or math.inf) - bisect_right(in_order, job.told_s)
         waits.append(
             Wait(
-                job=job, waited_s=max(0.0, at_s - job.told_s) if at_s else None,
+                job=job,
+                waited_s=max(0.0, at_s - job.told_s) if at_s else None,
                 so_far_s=told.ended_us / 1e6 - job.told_s,
-                went_first=bisect_left(in_order, until_s) - bisect_right(in_order, job.told_s),
+                went_first=went_first if starts else None,
             )
-        )  # fmt: skip
+        )
     return waits
 
 

@@ -146,7 +146,8 @@ class Acceptance:
         name = call.work.operation.name
         if not queued.is_known:
             self._emit(JobAccepted(name, offer.job, offer.band, queued.why or ""))
-        self._on_accepted(name, queued.why)
+        # One that expires early is due before anything that a dispatcher knows of.
+        self._on_accepted(name, None if call.wishes.expires_in_ms else queued.why)
         preference = preference_of(call.wishes, wait_s)
         try:
             record = await self._record(call, queued, wait_s)

@@ -93,6 +93,7 @@ class Chores:
     async def _keep_doing(self, post: Post) -> None:
         while True:
             delay_s = LOOK_S
+            post.soon.clear()  # before we look: what ends meanwhile is looked for again
             try:
                 chores, next_us = await self._desk.due(post.work.lane, post.kind, AT_ONCE)
                 await asyncio.gather(*(self._do(post, chore) for chore in chores))
@@ -102,7 +103,8 @@ class Chores:
                     delay_s = min(LOOK_S, max(0.01, next_us / 1e6))
             except StoreError:
                 delay_s = LOOK_S * (0.5 + random.random())  # noqa: S311 - spreading replicas is no secret
-            post.soon.clear()
+            except Exception as exc:  # noqa: BLE001 - or nobody would be called back until a restart
+                self._on_bug(exc)
             try:
                 async with asyncio.timeout(delay_s):
                     await post.soon.wait()

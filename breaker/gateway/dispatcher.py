@@ -93,7 +93,10 @@ class Dispatcher:
         for name in list(self._stations):
             work = works.get(name)
             if work is None or work.operation.queue is None:
-                self._drop(self._stations.pop(name))
+                gone = self._stations.pop(name)
+                self._drop(gone)
+                if self._quiet is gone:
+                    self._quiet = None  # nobody asks for its suspect any more, and all others wait
         for name, work in works.items():
             if work.operation.queue is None:
                 continue
@@ -195,8 +198,10 @@ class Dispatcher:
     def _took(self, station: Station, leases: Leases) -> None:
         if leases.is_alone:
             self._is_alone = True
-        elif leases.wants_alone:
+        elif leases.wants_alone and self._stations.get(station.name) is station:
             self._quiet = station
+            # What ran when we asked may have ended meanwhile: then nothing else would ask again.
+            station.asks_again = station.asks_again or (self._running == 0 and not leases.jobs)
         elif self._quiet is station:
             self._quiet = None  # its suspects are gone, or must wait themselves
             self.kick(None)
@@ -212,16 +217,20 @@ class Dispatcher:
     def _run(self, station: Station, jobs: tuple[LeasedJob, ...], job: Coroutine[Any, Any, None]) -> None:
         self._running += len(jobs)
         station.running += len(jobs)
-        self._spawn(self._tasks, self._until_ended(station, len(jobs), job))
+        self._spawn(self._tasks, self._until_ended(station, jobs, job))
 
-    async def _until_ended(self, station: Station, count: int, job: Coroutine[Any, Any, None]) -> None:
+    async def _until_ended(
+        self, station: Station, jobs: tuple[LeasedJob, ...], job: Coroutine[Any, Any, None]
+    ) -> None:
         try:
             await job
-        except Exception as exc:  # noqa: BLE001 - the job was given up with an ack; others must not suffer
+        except Exception as exc:  # noqa: BLE001 - others must not suffer
             self._on_bug(exc)
         finally:
-            self._running -= count
-            station.running -= count
+            for leased in jobs:
+                self._jobs.let_lapse(station.lane, leased)  # one that a mistake of ours left without an ack
+            self._running -= len(jobs)
+            station.running -= len(jobs)
             was_held_up = self._is_alone or (self._quiet is not None and self._running == 0)
             if self._running == 0:
                 self._is_alone = False

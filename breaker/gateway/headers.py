@@ -10,6 +10,11 @@ from breaker.gateway.call import Call
 from breaker.gateway.work import tenant_limits
 from breaker.store.policy import limits_of
 
+NOT_OF_CAPACITY = frozenset(
+    {
+        Policy.JOBS, Policy.BYTES, Policy.TENANT_JOBS, Policy.TENANT_BYTES, Policy.DRAINING, Policy.PAUSED,
+    }
+)  # fmt: skip
 LINES_MAX = 1_000  # RateLimit-Policy lines kept per operation, one per tenant with limits of its own
 
 
@@ -88,11 +93,28 @@ def words_of(operation: Operation, limits_text: str, tenant: str, policy: Policy
     quota = operation.capacity.quota
     if policy is Policy.QUOTA and quota:
         return f"{quota.limit} per {quota.per} ({quota.timezone})"
+    if policy in NOT_OF_CAPACITY:
+        return queue_words(operation, policy)
     if policy in (Policy.SLOTS, Policy.TENANT_SLOTS) and limits.concurrency is not None:
         return f"{limits.concurrency} at once"
     if limits.rate:
         return f"{limits.rate.limit} per {limits.rate.period_us // 1_000_000} s, burst {limits.rate.burst}"
     return None
+
+
+def queue_words(operation: Operation, policy: Policy) -> str | None:
+    """The bound of a queue behind a policy; None for what a person did."""
+    queue = operation.queue
+    if queue is None:
+        return None
+    bounds = {
+        Policy.JOBS: (queue.jobs_max, "jobs"),
+        Policy.BYTES: (queue.bytes_max, "bytes"),
+        Policy.TENANT_JOBS: (queue.tenant_jobs_max, "jobs"),
+        Policy.TENANT_BYTES: (queue.tenant_bytes_max, "bytes"),
+    }
+    number, noun = bounds.get(policy, (None, ""))
+    return None if number is None else f"{number} {noun if number != 1 else noun[:-1]}"
 
 
 def own_key(call: Call) -> bytes:

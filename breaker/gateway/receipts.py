@@ -1,7 +1,8 @@
 """
 Receipts: what a caller is told of its job: where it stands, and when it will probably start.
 
-The 202 carries a bound that costs nothing to know; a job that is asked for gets the fair order.
+The 202 tells where the job stands by its own line and the number of others; a job that is asked for gets the
+fair order line by line.
 """
 
 from breaker.core.job_policy import PromiseClock
@@ -9,7 +10,7 @@ from breaker.core.jobs import JobRecord, JobState, Pace, Queued
 from breaker.core.promise import Eta, deadline_us, eta
 from breaker.core.terms import Terms
 from breaker.gateway.call import Call, Receipt
-from breaker.gateway.work import Work
+from breaker.gateway.work import Work, tenant_limits
 from breaker.store.clock import StoreClock
 from breaker.store.policy import DAY_US, limits_of, terms_of
 
@@ -39,11 +40,34 @@ class Receipts:
             return start_us + queue.start_within_ms * 1_000
         return deadline_us(self.terms(work), start_us, queue.start_within_ms * 1_000, queue.clock)
 
-    def eta(self, work: Work, ahead: int, pace: Pace, *, is_held: bool) -> Eta | None:
+    def eta(
+        self,
+        work: Work,
+        ahead: int,
+        pace: Pace,
+        *,
+        is_held: bool,
+        late: int | None = None,
+        own: tuple[str, int] | None = None,
+    ) -> Eta | None:
+        """
+        When a job will probably start; None when that is not known.
+
+        Args:
+            ahead, late: As in core/jobs.py:Place.
+            own: Its tenant, and how many of its tenant's jobs are before it.
+
+        """
         if is_held:
             return None
-        in_force = limits_of(pace.limits_text) if pace.limits_text else None
-        return eta(ahead, pace, self.terms(work), self._clock.now_us(), in_force=in_force)
+        batch = work.operation.batch
+        limits = tenant_limits(work.operation, own[0]) if own else None
+        return eta(
+            ahead, pace, self.terms(work), self._clock.now_us(), late=late,
+            in_force=limits_of(pace.limits_text) if pace.limits_text else None,
+            of_tenant=(limits, own[1]) if own and limits else None,
+            window_us=batch.window_ms * 1_000 if batch and own else 0,
+        )  # fmt: skip
 
     def of_queued(self, call: Call, queued: Queued, *, preference: str = "") -> Receipt:
         """A call that has just become a job."""
@@ -55,8 +79,13 @@ class Receipts:
         state = JobState.SCHEDULED if is_later else HELD if queued.is_held else JobState.QUEUED
         return Receipt(
             job=f"{operation.name}~{queued.job}", state=state, band=offer.band,
-            position=None if is_later else queued.ahead,
-            eta=None if is_later else self.eta(call.work, queued.ahead, queued.pace, is_held=queued.is_held),
+            position=None if is_later else queued.fair,
+            eta=None
+            if is_later
+            else self.eta(
+                call.work, queued.fair, queued.pace, is_held=queued.is_held, late=queued.late,
+                own=(offer.tenant, queued.own),
+            ),
             deadline_us=offer.deadline_us, expiry_us=offer.expiry_us, due_us=due_us if is_later else 0,
             durability=queued.durability, preference=preference, why=queued.why,
         )  # fmt: skip
@@ -76,7 +105,11 @@ class Receipts:
         return Receipt(
             job=f"{work.operation.name}~{head.id}", state=HELD if is_held else head.state, band=head.band,
             position=place.ahead if place else None,
-            eta=self.eta(work, place.ahead, place.pace, is_held=is_held) if place else None,
+            eta=self.eta(
+                work, place.ahead, place.pace, is_held=is_held, late=place.late, own=(head.tenant, place.own)
+            )
+            if place
+            else None,
             deadline_us=head.deadline_us, expiry_us=head.expiry_us, due_us=record.due_us,
             durability=durability, preference=preference, is_known=is_known,
         )  # fmt: skip

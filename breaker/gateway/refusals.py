@@ -19,6 +19,7 @@ from breaker.core.verdict import Policy, Refused, TooCostly
 from breaker.gateway.call import Call, Kind, Refusal
 from breaker.gateway.endings import WHY
 from breaker.gateway.job_payload import JobResult, Kept
+from breaker.policy.job_words import format_durability
 
 DEGRADED_RETRY_US = 1_000_000  # the store is usually back within a second
 WITHOUT_ANSWER = {
@@ -54,7 +55,7 @@ def refusal_of(
             return outcome_unknown(call)
         case DurabilityNotMet(durability=reached):
             queue = operation.queue
-            wanted = queue.durability if queue else ""
+            wanted = format_durability(queue.durability, queue.replicas) if queue else ""
             return Refusal(
                 kind=Kind.DURABILITY_NOT_MET, retry_after_us=DEGRADED_RETRY_US,
                 detail=f"the job would have reached `{reached}` only, not `{wanted}`: it was withdrawn",

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from breaker.core.events import BatchSent, JobAttempted, JobStarted, Listener, Result
-from breaker.core.job_policy import Effects
+from breaker.core.job_policy import Batch, Effects
 from breaker.core.jobs import Ack, Fate, JobHead, LeasedJob, Reason
-from breaker.core.retry import Next, after
+from breaker.core.retry import Failed, Next, after
 from breaker.gateway.attempt import Attempted, attempt
 from breaker.gateway.batches import send_batch
 from breaker.gateway.job_payload import JobResult, Payload, job_result
@@ -32,6 +32,10 @@ PROBE_FIRST_US = 2_000_000  # a downstream that just failed to answer is asked a
 NOTE_MAX = 600  # characters of a note's detail
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 ENDED = (Fate.SUCCEEDED, Fate.DEAD, Fate.UNKNOWN)
+# Whether it was sent is not known; its retries slow it down, where giving it back would run it again at once.
+BROKEN_BY_US = Attempted(
+    failed=Failed.BROKEN, detail="the gateway made a mistake of its own, see its log", result=Result.ABANDONED
+)
 
 
 class Runner:
@@ -68,7 +72,7 @@ class Runner:
             self._give_up(work, job)
             raise
         except Exception:
-            self._give_up(work, job)
+            self._judge(work, job, payload, BROKEN_BY_US, asyncio.get_running_loop().time() - began)
             raise
         self._judge(work, job, payload, ended, asyncio.get_running_loop().time() - began)
 
@@ -81,18 +85,39 @@ class Runner:
 
         """
         batch = work.operation.batch
-        opened = [(job, payload) for job in jobs if (payload := self._open(work, job)) is not None]
-        if not opened or batch is None:
+        if batch is None:
             return
+        opened: list[tuple[LeasedJob, Payload]] = []
+        unreadable: list[tuple[LeasedJob, Unreadable]] = []
+        for job in jobs:
+            try:
+                opened.append((job, self.vault.payload(work.operation.name, job.head, job.payload)))
+            except Unreadable as exc:
+                unreadable.append((job, exc))
+        try:
+            if opened:
+                await self._send_batch(work, batch, opened)
+        finally:
+            # Behind the others: what is told first gives the slot back, which the request still needs.
+            for job, why in unreadable:
+                self._unreadable(work, job, why)
+
+    async def _send_batch(
+        self, work: Work, batch: Batch, opened: Sequence[tuple[LeasedJob, Payload]]
+    ) -> None:
         for job, _ in opened:
             self._started(work, job)
         self._emit(BatchSent(work.operation.name, len(opened)))
         began = asyncio.get_running_loop().time()
         try:
             ends = await send_batch(work, batch, opened, now_us=self._clock.now_us(), most=work.payload_max)
-        except BaseException:
+        except asyncio.CancelledError:
             for job, _ in opened:
                 self._give_up(work, job)
+            raise
+        except Exception:
+            for job, payload in opened:
+                self._judge(work, job, payload, BROKEN_BY_US, asyncio.get_running_loop().time() - began)
             raise
         took_s = asyncio.get_running_loop().time() - began
         for (job, payload), ended in zip(opened, ends, strict=True):
@@ -105,9 +130,12 @@ class Runner:
         try:
             return self.vault.payload(work.operation.name, job.head, job.payload)
         except Unreadable as exc:
-            ended = Attempted(was_sent=False, detail=str(exc), result=Result.ABANDONED)
-            self._end(work, job, ended, Next(fate=Fate.DEAD, reason=Reason.UNDECRYPTABLE))
+            self._unreadable(work, job, exc)
             return None
+
+    def _unreadable(self, work: Work, job: LeasedJob, why: Unreadable) -> None:
+        ended = Attempted(was_sent=False, detail=str(why), result=Result.ABANDONED)
+        self._end(work, job, ended, Next(fate=Fate.DEAD, reason=Reason.UNDECRYPTABLE))
 
     def _started(self, work: Work, job: LeasedJob) -> None:
         head = job.head

@@ -200,7 +200,7 @@ class Coalescer:
         """A rare verb (renew, look, publish) with one of the next round trips; its whole reply."""
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         part = OtherPart(lane, self._scripts[verb], arguments, answer)
-        if verb == "renew":
+        if verb in ("renew", "extend"):
             lane.others.appendleft(part)  # a lease must not run out behind people who look
         else:
             lane.others.append(part)
@@ -459,7 +459,9 @@ def error_in(part: Part, reply: Any) -> StoreError | None:
     except StoreError as exc:
         return exc
     except Exception as exc:  # noqa: BLE001 - the parts behind it must get their replies whatever this one was
-        return StoreRefusedError(f"unexpected reply {reply!r}: {exc!r}")
+        # What it says may be a payload, and what this says is logged.
+        size = f" of {len(reply)} parts" if isinstance(reply, list) else ""
+        return StoreRefusedError(f"unexpected reply to {type(part).__name__}{size} ({type(exc).__name__})")
     return None
 
 

@@ -32,7 +32,7 @@ from breaker.store.policy import limits_of
 CHORE_LEASE_US = 30_000_000  # a callback or probe that takes longer, or whose replica died, is tried again
 PAGE_MAX = 500
 CHORES: dict[str, str] = {"callback": "c", "probe": "p"}
-SHOW_HEAD = 12  # parts of the reply of show.lua before the notes
+SHOW_HEAD = 14  # parts of the reply of show.lua before the notes
 Word = Literal["paused", "draining", ""]
 ChoreKind = Literal["callback", "probe"]
 
@@ -163,7 +163,9 @@ class JobDesk:
             pace = Pace(
                 mean_us=reply[9], spread_us=reply[10], service_us=reply[8], limits_text=reply[7].decode()
             )
-            place = Place(ahead=reply[5], depth=reply[6], pace=pace, is_held=reply[11] == 1)
+            place = Place(
+                ahead=reply[5], late=reply[12], own=reply[13], depth=reply[6], pace=pace, is_held=reply[11] == 1
+            )  # fmt: skip
         return JobRecord(
             head=record.head, body=record.body, answer=record.answer, place=place, due_us=int(reply[3]),
             notes=tuple(reply[SHOW_HEAD:]),

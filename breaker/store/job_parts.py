@@ -24,6 +24,7 @@ from breaker.core.jobs import (
     KeyReused,
     LeasedJob,
     Leases,
+    Offer,
     OutcomeUnknown,
     Pace,
     Queued,
@@ -46,7 +47,7 @@ from breaker.store.scripts import Script
 
 BYTES_MAX = 1_048_576  # of payloads or results of one operation in one round trip
 ITEMS_MAX = 128
-ACCEPT_HEAD, ACCEPT_ITEM = 8, 9  # sizes in the reply of accept.lua
+ACCEPT_HEAD, ACCEPT_ITEM, ACCEPT_STAND = 8, 9, 3  # sizes in the reply of accept.lua
 LEASE_HEAD = 10
 KNOWN = 9
 FATES = {
@@ -102,10 +103,11 @@ class AcceptPart:
         lane = self.lane
         lane.limits_text, lane.queued, lane.service_us = reply[2].decode(), reply[3], reply[4]
         pace = Pace(mean_us=reply[5], spread_us=reply[6], service_us=reply[4], limits_text=lane.limits_text)
-        at = ACCEPT_HEAD
+        at, stand = ACCEPT_HEAD, ACCEPT_HEAD + ACCEPT_ITEM * len(self.items)
         for item in self.items:
-            self._tell(item, reply[at : at + ACCEPT_ITEM], pace, is_held=reply[7] == 1)
-            at += ACCEPT_ITEM
+            numbers = reply[at : at + ACCEPT_ITEM] + reply[stand : stand + ACCEPT_STAND]
+            self._tell(item, numbers, pace, is_held=reply[7] == 1)
+            at, stand = at + ACCEPT_ITEM, stand + ACCEPT_STAND
 
     def _tell(self, item: AcceptItem, numbers: list[Any], pace: Pace, *, is_held: bool) -> None:
         answer = self._answer(numbers, pace, is_held=is_held)
@@ -113,12 +115,14 @@ class AcceptPart:
         if item.answer.done():
             # The caller hung up while we asked: what it was given goes back.
             if is_given:
-                self.lane.revokes.append(RevokeItem(item.offer))
+                self.lane.revokes.append(taken_back(item.offer))
             return
         item.answer.set_result(answer)
 
     def _answer(self, numbers: list[Any], pace: Pace, *, is_held: bool) -> Accepted | None:
-        verdict, policy, retry_us, room_policy, remaining, reset_us, leased, job, ahead = numbers
+        verdict, policy, retry_us, room_policy, remaining, reset_us, leased, job, ahead, fair, late, own = (
+            numbers
+        )
         room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
         why, id_ = POLICIES[policy], job.decode()
         match verdict:
@@ -132,6 +136,9 @@ class AcceptPart:
                 return Queued(
                     job=id_,
                     ahead=ahead,
+                    fair=fair,
+                    late=late,
+                    own=own,
                     depth=self.lane.queued,
                     pace=pace,
                     is_held=is_held,
@@ -158,9 +165,14 @@ class AcceptPart:
                 continue
             if type(error) in (StoreTimeoutError, StoreError):
                 # The reply got lost: the step may have happened, or may yet.
-                self.lane.revokes.append(RevokeItem(item.offer))
+                self.lane.revokes.append(taken_back(item.offer))
             if not item.answer.done():
                 item.answer.set_exception(error)
+
+
+def taken_back(offer: Offer) -> RevokeItem:
+    """Nobody waits for it. Without its payload: many of these may wait for a store that is ill."""
+    return RevokeItem(replace(offer, payload=b""))
 
 
 class RevokePart:
@@ -238,16 +250,18 @@ class LeasePart:
                 lane.running[job.head.id] = (job.head.attempt, job.head.tenant, job.slot, now)
             self.request.answer.set_result(answer)
             return
-        for job in jobs:  # nobody runs them: back to the front
-            head = job.head
-            lane.acks.append(
-                Ack(job=head.id, attempt=head.attempt, tenant=head.tenant, slot=job.slot, fate=Fate.BACK)
-            )
+        lane.acks.extend(back(job) for job in jobs)  # nobody runs them
 
     def on_failure(self, error: StoreError) -> None:
         # If the answer got lost, what it gave out runs nowhere: the next question gives it back.
         if not self.request.answer.done():
             self.request.answer.set_exception(error)
+
+
+def back(job: LeasedJob) -> Ack:
+    """It was leased and did not run: to the front."""
+    head = job.head
+    return Ack(job=head.id, attempt=head.attempt, tenant=head.tenant, slot=job.slot, fate=Fate.BACK)
 
 
 class AckPart:

@@ -14,7 +14,7 @@ from typing import Literal
 from breaker.core.errors import StoreError
 from breaker.core.events import JobsReclaimed, LeasesLost, Listener
 from breaker.core.job_policy import Durability
-from breaker.core.jobs import Accepted, Ack, DurabilityNotMet, Leases, Offer, Queued
+from breaker.core.jobs import Accepted, Ack, DurabilityNotMet, LeasedJob, Leases, Offer, Queued
 from breaker.core.model import LEASE_US, RENEW_US, Operation, StoreSettings
 from breaker.core.verdict import Admitted
 from breaker.store.capacity import CapacityStore
@@ -22,6 +22,7 @@ from breaker.store.checks import StoreFacts
 from breaker.store.coalescer import Coalescer
 from breaker.store.connection import Command, Line
 from breaker.store.ending import end
+from breaker.store.job_parts import back
 from breaker.store.lane import KeepItem, Lane
 from breaker.store.scripts import load_scripts
 
@@ -98,6 +99,7 @@ class JobStore:
         self._checked: Coalescer | None = None
         self._reach: dict[str, Reach] = {}
         self._ended: dict[str, Watch] = {}
+        self._lost: set[tuple[str, int]] = set()  # attempts that run here without a lease, told once
         self._is_leaving = False
         self._tasks: list[asyncio.Task[None]] = []
         capacity.wakes.on_ended = self._on_ended
@@ -190,15 +192,40 @@ class JobStore:
             StoreError: The store did not answer; what it may have leased comes back by itself.
 
         """
-        leases = await self._steps.lease(lane, want, is_idle=is_idle)
+        answer = self._steps.lease(lane, want, is_idle=is_idle)
+        try:
+            leases = await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and not answer.exception():
+                # Answered in the moment in which the dispatcher stopped: nobody runs them.
+                for job in answer.result().jobs:
+                    self.ack(lane, back(job))
+            raise
         if leases.lost or leases.expired:
             self._emit(JobsReclaimed(lane.operation, leases.lost, leases.expired))
         return leases
 
     def ack(self, lane: Lane, ack: Ack) -> None:
         """How an attempt ended; travels with the next round trip, never fails."""
-        if lane.running.pop(ack.job, None) is not None:
-            self._steps.ack(lane, ack)
+        held = lane.running.get(ack.job)
+        if held is None:
+            return
+        if held[0] == ack.attempt:
+            del lane.running[ack.job]
+        self._lost.discard((ack.job, ack.attempt))
+        # Of an attempt that was lost, while the next one runs here: what that one holds stays.
+        self._steps.ack(lane, ack)
+
+    def let_lapse(self, lane: Lane, job: LeasedJob) -> None:
+        """
+        Nobody runs this attempt any more; if nobody said how it ended, its lease is not renewed.
+
+        It is then as if the replica had died: tried again alone, or `unknown` where it must not be repeated.
+        """
+        held = lane.running.get(job.head.id)
+        if held is not None and held[0] == job.head.attempt:
+            del lane.running[job.head.id]
+            self._lost.discard((job.head.id, job.head.attempt))
 
     def keep(self, lane: Lane, offer: Offer, outcome: Kept, result: bytes = b"") -> None:
         """How a direct call with an idempotency key ended; never fails."""
@@ -293,8 +320,13 @@ class JobStore:
                 self.capacity.give_back(lane, f"{job}.{attempt}", tenant)
                 if not any(other[2] == slot for other in lane.running.values()):
                     self.capacity.give_back(lane, slot, "")
-        if reply[2]:
-            self._emit(LeasesLost(lane.operation, reply[2]))
+        gone = {id_.decode() for id_ in reply[3:]}
+        lost = {
+            (job, attempt) for job, attempt, *_ in held if job in gone and job in lane.running
+        } - self._lost
+        if lost:
+            self._lost |= lost
+            self._emit(LeasesLost(lane.operation, len(lost)))
 
 
 def heard(answer: asyncio.Future[bool]) -> None:

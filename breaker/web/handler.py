@@ -207,7 +207,7 @@ class Handler:
             self._answer(reply, found, path)
             return
         status, lines, body = found
-        reply.whole(status, REASONS.get(status, ""), lines + CLOCK.line(), body)
+        reply.whole(status, REASONS.get(status, ""), lines, body)
         await reply.drain()
 
     async def _show(

@@ -31,6 +31,7 @@ from breaker.store.job_desk import JobDesk
 from breaker.store.jobs import JobStore
 from breaker.web.identity import Identity
 from breaker.web.job_documents import document, poll_s
+from breaker.web.problems import CLOCK
 
 PREFIX = "/v1/jobs/"
 ID = re.compile(r"([a-z0-9.-]+)~([0-9A-HJKMNP-TV-Z]{26})\Z")
@@ -107,8 +108,8 @@ class JobPages:
                 status = None
         body = orjson.dumps(document(receipt, record.head, status=status))
         tag = f'"{blake2b(body, digest_size=8).hexdigest()}"'.encode()
-        lines = JSON + b"ETag: %b\r\n" % tag
-        known = headers.get("If-None-Match", "").encode()
+        lines = JSON + CLOCK.line() + b"ETag: %b\r\n" % tag
+        known = headers.get("If-None-Match", "").encode("utf-8", "surrogateescape")
         if tag in known or known.strip() == b"*":
             return HTTPStatus.NOT_MODIFIED, lines, b""
         return HTTPStatus.OK, lines, body
@@ -121,7 +122,7 @@ class JobPages:
         head, name = record.head, f"{work.operation.name}~{record.head.id}"
         if not head.state.is_ended:
             receipt = self._receipts.of_record(work, record)
-            lines = JSON + b"Retry-After: %d\r\n" % poll_s(receipt)
+            lines = JSON + CLOCK.line() + b"Retry-After: %d\r\n" % poll_s(receipt)
             return HTTPStatus.ACCEPTED, lines, orjson.dumps(document(receipt, head))
         try:
             result = self._kept(work, record)
@@ -138,7 +139,7 @@ class JobPages:
             )
         if result is None or not result.status or result.kept is not Kept.WHOLE:
             return no_answer(name, head, result)
-        return result.status, lines_of(result), result.body
+        return result.status, lines_of(work, result), result.body
 
     async def _cancel(self, work: Work, identity: Identity, job: str) -> Shown | Refusal:
         name = work.operation.name
@@ -156,12 +157,15 @@ class JobPages:
         self._on_ended(name)
         now = await self._desk.show(name, job)
         shown = now or record
-        return HTTPStatus.OK, JSON, orjson.dumps(document(self._receipts.of_record(work, shown), shown.head))
+        told = document(self._receipts.of_record(work, shown), shown.head)
+        return HTTPStatus.OK, JSON + CLOCK.line(), orjson.dumps(told)
 
 
-def lines_of(result: JobResult) -> bytes:
-    """The header lines of an answer that was kept."""
-    return b"".join(b"%b: %b\r\n" % pair for pair in result.headers) + b"Breaker-Outcome: forwarded\r\n"
+def lines_of(work: Work, result: JobResult) -> bytes:
+    """The header lines of an answer that was kept; its own `Date` says when it was given."""
+    date = b"" if any(name.lower() == b"date" for name, _ in result.headers) else CLOCK.line()
+    passed = work.up.lines(result.headers)
+    return passed + date + b"Breaker-Outcome: forwarded\r\n"
 
 
 def no_job(text: str) -> Refusal:

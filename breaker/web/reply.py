@@ -69,7 +69,7 @@ class CallerReply:
         self.whole(202, REASONS[202], lines + CLOCK.line() + our_lines(call, Outcome.QUEUED), body)
 
     def kept(self, call: Call, result: JobResult, outcome: Outcome, lines: bytes) -> None:
-        passed = b"".join(b"%b: %b\r\n" % pair for pair in result.headers)
+        passed = call.work.up.lines(result.headers)
         reason = REASONS.get(result.status, "")
         self.whole(result.status, reason, passed + lines + our_lines(call, outcome), result.body)
 

@@ -20,7 +20,7 @@ from breaker.core.job_policy import Band
 from breaker.core.model import Operation
 from breaker.gateway.call import NO_WISHES, Kind, Refusal, Wishes
 
-KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+KEY = re.compile(r"(?!-\Z)[\x21-\x7e]{1,255}\Z")  # a dash alone stands for none in the store
 WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,5})\"?\s*\Z", re.IGNORECASE)
 ASYNC = re.compile(r"\s*respond-async\s*\Z", re.IGNORECASE)
 LENGTH = re.compile(r"(\d{1,9})(ms|s|m|h|d)?\Z")
@@ -55,8 +55,9 @@ def wishes_of(headers: Any, operation: Operation, *, may_name_band: bool, now_us
         )
     if not any(name in headers for name in READ):
         return NO_WISHES
-    if key and not KEY.match(key):
-        return bad("Idempotency-Key must be 1 to 255 visible characters without spaces")
+    # An empty one, too: its sender believes in a protection that is not there.
+    if "Idempotency-Key" in headers and not KEY.match(key):
+        return bad("Idempotency-Key must be 1 to 255 visible characters without spaces, not a dash alone")
     if len(headers.getall("Idempotency-Key", ())) > 1:
         return bad("Idempotency-Key stands there more than once")
     is_async, wait_s = preferences(headers.getall("Prefer", ()))

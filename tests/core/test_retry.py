@@ -62,10 +62,16 @@ def test_every_status_has_one_class(statuses: tuple[int, ...], expected: Failure
 
 
 def test_unavailable_with_a_time_asks_to_slow_down_and_other_answers_do_not() -> None:
-    """A 503 that says when to come back uses no attempt; Retry-After beside a 500 or 404 changes nothing."""
-    told = {status: classify(status=status, retry_after_us=0) for status in (503, 429, 500, 502, 404, 200)}
+    """
+    A 503 that says when to come back uses no attempt; Retry-After beside a 500 or 404 changes nothing.
+
+    Nor does a 409: the downstream still works on the very same key, so dead would be told of a success.
+    """
+    told = {
+        status: classify(status=status, retry_after_us=0) for status in (503, 409, 429, 500, 502, 404, 200)
+    }
     assert told == {
-        503: FailureClass.SLOW_DOWN, 429: FailureClass.SLOW_DOWN, 500: FailureClass.DOWNSTREAM,
+        503: FailureClass.SLOW_DOWN, 409: FailureClass.SLOW_DOWN, 429: FailureClass.SLOW_DOWN, 500: FailureClass.DOWNSTREAM,
         502: FailureClass.AMBIGUOUS, 404: FailureClass.CALLER, 200: None,
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +31,28 @@ SHIPPED = {
     9103: ("the demo downstream onboarding", "pipelines/onboarding.yaml"),
 }
 LONGEST_S = 60.0
+OPEN, ALWAYS = "mon-fri 08:00-18:00", "mon-sun"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A copy of the shipped configuration on ports of its own; `ports` by the shipped number."""
+    """
+    A copy of the shipped configuration on ports of its own; `ports` by the shipped number.
+
+    The support desk is open, whatever time it is.
+    """
 
     folder: Path
     ports: dict[int, int]
+
+    @contextlib.contextmanager
+    def night(self) -> Iterator[None]:
+        """At the desk only those on call are there."""
+        file = self.folder / "config/pipelines/support.yaml"
+        text = file.read_text()
+        file.write_text(text.replace(ALWAYS, "2020-01-01"))
+        yield
+        file.write_text(text)
 
     async def up(self, *options: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -76,7 +90,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             ports[shipped] = sock.getsockname()[1]
     shutil.copytree(ROOT / "config", tmp_path / "config", ignore=shutil.ignore_patterns("secrets"))
     for file in (tmp_path / "config").rglob("*.yaml"):
-        text = file.read_text()
+        text = file.read_text().replace(OPEN, ALWAYS)
         for shipped, port in ports.items():
             text = text.replace(f"127.0.0.1:{shipped}", f"127.0.0.1:{port}")
         file.write_text(text)
@@ -112,8 +126,20 @@ async def test_a_demonstration_shows_every_outcome_and_its_numbers_agree(place: 
     assert "not seen" not in out
     assert re.search(r"^\d+ checks agree", out, re.MULTILINE)
     for shown in ("delayed: callers", "over_capacity: callers", "refused: contract: callers", "refused: tenant: callers",
-                  "starts in the tightest window", "most in flight", "no call arrived twice"):  # fmt: skip
+                  "starts in the tightest window", "most in flight", "no call arrived twice", "queued: callers",
+                  "done again under the same key: downstream 0", "202s that the store does not know: gateway 0",
+                  "only what cannot be done failed: orders 1, jobs 1 (answered 422)"):  # fmt: skip
         assert shown in out
+    for operation in ("support.create-ticket", "billing.charge-invoice"):
+        kept = re.search(rf"^agree +{operation} +each 202 .*: callers (\d+), ended (\d+)$", out, re.MULTILINE)
+        assert kept
+        assert kept[1] == kept[2] != "0"
+    batches = re.search(r"went out in batches: jobs (\d+), downstream (\d+) in (\d+) requests", out)
+    assert batches
+    assert int(batches[3]) < int(batches[1]) == int(batches[2])
+    assert re.search(
+        r"^support.create-ticket +normal +globex +\d+", out, re.MULTILINE
+    )  # what was said, and took
     counted = re.findall(
         r"^agree +(\S+) +forwarded, and arrived: callers (\d+), downstream (\d+)$", out, re.MULTILINE
     )
@@ -186,6 +212,31 @@ async def test_ctrl_c_stops_everything_and_is_no_error(place: Place) -> None:
     assert status == 0
     assert re.search(r"^\d+ checks agree", out, re.MULTILINE)
     assert await gone(place, 0) == set()
+
+
+async def test_what_still_waits_when_it_is_stopped_is_said_and_run_by_the_next_start(place: Place) -> None:
+    """At night the desk is slow, and nobody waits for it in front of a terminal: nothing is lost for that."""
+    with place.night():
+        process = await place.up("--demo", "0")
+        assert process.stdout is not None
+        waiting = re.compile(rb"outage .* jobs waiting (?:[2-9]\d|\d{3}),")
+        while not waiting.search(line := await process.stdout.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        status, out, _ = await ended(process)
+    print(out)
+    assert status == 0
+    left = re.search(r"each 202 .*: callers (\d+), ended (\d+), waiting (\d+)$", out, re.MULTILINE)
+    assert left
+    assert int(left[1]) == int(left[2]) + int(left[3])
+    assert int(left[3]) > 0
+    _, out, _ = await ended(await place.up("--demo", "2"))
+    print(out)
+    assert "DIFFER" not in out
+    again = re.search(r"create-ticket +ledger since the store began: accepted (\d+), succeeded (\d+)", out)
+    assert again
+    assert int(again[1]) >= int(left[1])
+    assert int(again[2]) > int(left[2])
 
 
 async def test_a_killed_parent_leaves_nothing_behind(place: Place) -> None:

@@ -4,49 +4,37 @@ The demonstration's verdict: that it notices what it is there to notice.
 For who trusts "all checks agree".
 """
 
-from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-import aiohttp
 import pytest
 
 from breaker.core.model import Rate
-from breaker.demo.callers import NO_ANSWER, Callers
-from breaker.demo.verdict import Told, checks, not_shown, tightest_window
-from breaker.demo.view import Counted, Seen
-from breaker.policy.load import load
+from breaker.demo.callers import NO_ANSWER
+from breaker.demo.told import Told
+from breaker.demo.verdict import checks, not_shown, tightest_window
+from breaker.demo.view import Seen
+from tests.demo.story import READ, differing, story
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
-READ = "billing.get-invoice"
 RATE = Rate(limit=10, period_us=1_000_000, burst=3)
 
 
 @pytest.fixture
 async def told() -> Told:
-    """Three reads that were forwarded, and one that was refused; everybody tells the same."""
-    async with aiohttp.ClientSession() as session:
-        callers = Callers(session, "http://127.0.0.1:1", "demo1")
-    tally = callers.tallies[READ]
-    tally.sent, tally.outcomes, tally.refusals = 4, Counter(forwarded=3, refused=1), Counter(rate=1)
-    gateway = Counted(
-        outcomes=Counter(forwarded=3, refused=1), refusals=Counter(rate=1), actions=Counter(refused=1)
+    """Of the queues nothing: they are test_ledger.py's."""
+    whole = await story()
+    whole.callers.jobs.clear()
+    for name, tally in whole.callers.tallies.items():
+        if name != READ:
+            tally.sent = 0
+            tally.outcomes.clear()
+    seen = whole.seen["billing"]
+    reads = replace(
+        seen, started=3, starts=seen.starts[:3], request_ids=dict(list(seen.request_ids.items())[:3]),
+        effects_by_key={},
+    )  # fmt: skip
+    return replace(
+        whole, after={READ: whole.after[READ]}, queues_before={}, queues={}, seen={"billing": reads}
     )
-    ids = {f"demo1-2-{number:06}": 1 for number in range(3)}
-    return Told(
-        operations=load(CONFIG, {}).operations,
-        callers=callers,
-        before={},
-        after={READ: gateway},
-        seen={"billing": Seen(in_flight_max=8, started=3, starts=(5.0, 5.1, 5.2), request_ids=ids)},
-        began_us=0,
-        ended_us=1,
-        others_may_call=False,
-    )
-
-
-def differing(told: Told) -> list[str]:
-    return [check.what for check in checks(told) if not check.agrees]
 
 
 async def test_the_same_story_agrees(told: Told) -> None:
@@ -130,18 +118,41 @@ async def test_calls_past_the_gateway_are_said_instead_of_held_against_it(told: 
     assert not any(check.what == "most in flight" for check in found)
 
 
+async def test_calls_that_were_in_flight_when_the_counting_began_did_not_come_past_the_gateway(
+    told: Told,
+) -> None:
+    """Jobs that an earlier run left behind start before anybody looks."""
+    early = replace(told.seen["billing"], started=5)
+    assert differing(replace(told, seen={"billing": early}, carried={"billing": 2})) == []
+    assert len(differing(replace(told, seen={"billing": early}, carried={"billing": 1}))) == 1
+
+
 def test_a_window_is_as_long_as_its_debt() -> None:
     """3 at once and then every 100 ms is the rate; a burst after a pause begins a window of its own."""
-    even = [5.0, 5.0, 5.0, 5.1, 5.2, 5.3]
+    even = [(at_s, 1) for at_s in (5.0, 5.0, 5.0, 5.1, 5.2, 5.3)]
     assert tightest_window(even, RATE)[0] == pytest.approx(RATE.burst + 10 * tightest_window(even, RATE)[1])
-    count, window_s = tightest_window([5.0, 5.0, 9.0, 9.0, 9.0, 9.0], RATE)
+    count, window_s = tightest_window([(at_s, 1) for at_s in (5.0, 5.0, 9.0, 9.0, 9.0, 9.0)], RATE)
     assert (count, window_s) == (4, 0.0)
-    assert tightest_window([5.0], RATE) == (1, 0.0)
+    assert tightest_window([(5.0, 1)], RATE) == (1, 0.0)
+
+
+def test_a_batch_starts_when_a_call_could_and_is_debt_for_the_next() -> None:
+    """A batch of ten at 10/s is a second of the rate: what comes before that second is over is too early."""
+    assert tightest_window([(5.0, 10)], RATE) == (1, 0.0)
+    count, window_s = tightest_window([(5.0, 10), (5.5, 1)], RATE)
+    assert (count, window_s) == (11, 0.5)
+    assert count > RATE.burst + 10 * window_s
+    count, window_s = tightest_window([(5.0, 10), (5.9, 1)], RATE)
+    assert count <= RATE.burst + 10 * window_s
+    assert tightest_window([(5.0, 10), (6.1, 10)], RATE) == (1, 0.0)
+    assert tightest_window([(5.0, 1), (5.0, 1), (9.0, 10)], RATE) == (2, 0.0)  # of a batch the first counts
 
 
 async def test_what_was_not_shown_is_named(told: Told) -> None:
     missing = not_shown(told.callers)
-    assert "delayed" in missing
-    assert "forwarded" not in missing
-    assert "refused by shared capacity (503)" not in missing
-    assert len(missing) == 4
+    assert "a call that was delayed" in missing
+    assert "a call that was forwarded" not in missing
+    assert "a call that was refused by shared capacity (503)" not in missing
+    assert "a call that was queued (202)" in missing
+    assert "a job that is dead" in missing
+    assert len(missing) == 7

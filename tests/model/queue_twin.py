@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import Redis
 
-from breaker.core import accepting, fairness, job_ends, leasing, settling
+from breaker.core import accepting, fairness, job_ends, leasing
 from breaker.core.fairness import Spot
 from breaker.core.job_ends import Told
 from breaker.core.job_policy import BANDS, Band
@@ -31,7 +31,7 @@ from breaker.core.jobs import (
     Queued,
     head_of,
 )
-from breaker.core.leasing import Question
+from breaker.core.lease_step import Question
 from breaker.core.model import LEASE_US
 from breaker.core.queue import KEPT, Job, Jobs, expiring
 from breaker.core.terms import Terms, held
@@ -67,12 +67,12 @@ class QueueTwin(Twin):
             )  # fmt: skip
         reply = self.run("accept", self.now_us, "", "", replica, LEASE_US, self.wake, *arguments)
         depth = len(self.jobs.waiting)
-        assert (reply[3], reply[7]) == (depth, int(held(self.terms, self.now_us) == Policy.PAUSED))
         for at, wanted in enumerate(expected):
             found = accepted_of(reply, ACCEPT_HEAD + at * ACCEPT_ITEM, depth)
             # The script tells the depth once, as it is behind all of its calls.
             same = replace(wanted, depth=depth) if isinstance(wanted, Queued) else wanted
             assert found == same, (found, same)
+        assert (reply[3], reply[7]) == (depth, int(held(self.terms, self.now_us) == Policy.PAUSED))
         self.compare()
         return expected
 
@@ -108,9 +108,7 @@ class QueueTwin(Twin):
         number = self.asked[replica]
         if loses == "question":
             return []
-        question = Question(
-            replica=replica, wanted=wanted, is_idle=is_idle, number=number, heard=unheard
-        )
+        question = Question(replica=replica, wanted=wanted, is_idle=is_idle, number=number, heard=unheard)
         expected = leasing.lease(self.state, self.jobs, self.terms, question, self.now_us, LEASE_US)
         reply = self.run(
             "lease", self.now_us, "", "", replica, LEASE_US, self.wake, wanted, int(is_idle), OPERATION,
@@ -138,7 +136,7 @@ class QueueTwin(Twin):
         return leased
 
     def ack(self, acks: Sequence[Ack]) -> None:
-        late = job_ends.ack(self.state, self.jobs, self.queue, acks, self.now_us)
+        late = job_ends.ack(self.state, self.jobs, self.terms, acks, self.now_us)
         arguments: list[Any] = []
         for ack in acks:
             arguments += (
@@ -264,7 +262,8 @@ class QueueTwin(Twin):
             assert self._zset(f"q:k:{name}") == group.members
         sizes = self._hash("q:kb")
         assert sizes == {
-            name: str(sum(jobs.jobs[id_].size for id_ in group.members)) for name, group in jobs.groups.items()
+            name: str(sum(jobs.jobs[id_].size for id_ in group.members))
+            for name, group in jobs.groups.items()
         }
         tenants = Counter(job.tenant for job in jobs.waiting)
         assert self._hash("q:n") == {tenant: str(count) for tenant, count in tenants.items()}
@@ -305,7 +304,9 @@ def score_of(spot: Spot) -> int:
 
 def accepted_of(reply: list[Any], at: int, depth: int) -> Accepted | None:
     """One call's answer in a reply of accept.lua."""
-    verdict, policy, retry_us, room_policy, remaining, reset_us, leased, job, ahead = reply[at : at + ACCEPT_ITEM]
+    verdict, policy, retry_us, room_policy, remaining, reset_us, leased, job, ahead = reply[
+        at : at + ACCEPT_ITEM
+    ]
     room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
     why: Any = POLICIES[policy]
     id_ = job.decode()

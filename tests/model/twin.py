@@ -45,7 +45,7 @@ class Twin:
         self.terms = terms
         self.publish(terms)
 
-    def run(self, verb: str, *arguments: str | int) -> list[Any]:
+    def run(self, verb: str, *arguments: str | int | bytes) -> list[Any]:
         script, keys = SCRIPTS[verb], self.keys.all
         try:
             reply: list[Any] = self.redis.evalsha(script.sha.decode(), len(keys), *keys, *arguments)

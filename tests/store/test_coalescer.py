@@ -10,7 +10,11 @@ from breaker.core.events import ClockJumped, LeasesLost, RoundTripEnded, StoreFa
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused
 from breaker.store import coalescer
+from breaker.store.coalescer import error_in
 from breaker.store.keys import Keys
+from breaker.store.lane import Lane
+from breaker.store.parts import SettlePart
+from breaker.store.scripts import load_scripts
 from tests.store.replicas import Replica, an_operation, commands, rate, replica, slots, until
 
 HOUR_US = 3_600_000_000
@@ -116,6 +120,16 @@ async def test_a_script_error_fails_its_own_operation_only(
         assert "WRONGTYPE" in str(bad)
         redis.delete(Keys(cluster, "billing.charge").named("slots"))
         assert isinstance(await one.store.admit(lane, one.an_ask()), Admitted)
+
+
+async def test_a_reply_that_nobody_understands_is_not_quoted(cluster: str) -> None:
+    """It may be a customer's payload, and the message is logged and told to callers."""
+    lane = Lane("billing.charge", Keys(cluster, "billing.charge").all)
+    part = SettlePart(lane, load_scripts()["settle"], [])
+    error = error_in(part, [0, 1, b"4111 1111", b"4111 1111"])
+    assert isinstance(error, StoreRefusedError)
+    assert "SettlePart of 4 parts (TypeError)" in str(error)
+    assert "4111" not in str(error)
 
 
 async def test_a_store_that_forgot_everything_is_told_the_limits_again(

@@ -11,7 +11,7 @@ from breaker.core.job_policy import Effects
 from breaker.core.jobs import Fate, InProgress, KeptResult, KeyReused, OutcomeUnknown, Queued
 from breaker.core.model import LEASE_US, Capacity
 from breaker.core.verdict import Admitted
-from tests.store.job_world import SECOND, JobReplica, Moment, a_queue, job_replica, leftovers
+from tests.store.job_world import SECOND, START, JobReplica, Moment, a_queue, job_replica, leftovers
 from tests.store.replicas import slots
 
 TWO = Capacity(limits=slots(2))
@@ -228,6 +228,21 @@ async def test_taking_back_an_offer_frees_its_key_and_no_other(store_url: str, c
         again = await one.accept(key="k")
         assert isinstance(again, Queued)
         assert (again.job, again.is_known) == (job, True)
+
+
+@pytest.mark.parametrize("not_before_us", [0, START + SECOND])
+async def test_a_job_that_a_repeated_request_was_told_of_is_not_taken_back(
+    store_url: str, cluster: str, not_before_us: int
+) -> None:
+    """The first answer got lost, the caller asked again and has a 202: its job must not vanish under it."""
+    async with job_replica(store_url, cluster, a_queue(), moment=Moment()) as one:
+        offer = one.offer(key="k", is_async=True, not_before_us=not_before_us)
+        assert isinstance(await one.jobs.accept(one.lane, offer), Queued)
+        assert await one.queue(key="k") == offer.job
+        assert not await one.capacity.coalescer.revoke(one.lane, offer)
+        assert (await one.look()).withdrawn == 0
+        assert await one.queue(key="k") == offer.job
+        assert await one.state(offer.job) == ("scheduled" if not_before_us else "queued")
 
 
 async def test_a_known_key_is_answered_while_the_operation_drains_or_is_full(

@@ -9,7 +9,7 @@ import asyncio
 import pytest
 from redis import Redis
 
-from breaker.core.events import AcksLate
+from breaker.core.events import AcksLate, LeasesLost
 from breaker.core.job_policy import Band, Effects
 from breaker.core.jobs import Fate, Reason
 from breaker.core.model import LEASE_US, Capacity
@@ -279,6 +279,48 @@ async def test_leases_that_a_stopping_replica_gives_back_start_at_once_and_first
         assert leftovers(redis, one) == set()
 
 
+async def test_a_lease_that_was_lost_is_told_once(store_url: str, cluster: str) -> None:
+    """On-call counts jobs that lost their lease, not how long they ran on."""
+    moment = Moment()
+    async with job_replica(store_url, cluster, a_queue(), moment=moment) as one:
+        await one.queue()
+        job = await one.one()
+        moment.now_us += LEASE_US
+        await one.lease(0)
+        for _ in range(2):
+            await extend(one)
+        assert one.seen(LeasesLost) == 1
+        await one.end(job)
+
+
+async def test_the_end_of_a_lost_attempt_leaves_the_next_one_its_own(store_url: str, cluster: str) -> None:
+    """A job that a person ran again on the replica where its lost attempt still runs: the next one counts."""
+    moment = Moment()
+    async with job_replica(store_url, cluster, a_queue(), moment=moment) as one:
+        await one.queue()
+        first = await one.one()
+        moment.now_us += LEASE_US
+        second = await one.one()
+        assert (second.head.id, second.head.attempt) == (first.head.id, 2)
+        await one.end(first)
+        assert list(one.lane.running) == [second.head.id]
+        await one.end(second)
+        look = await one.look()
+        assert (look.succeeded, look.late, look.running) == (1, 1, 0)
+
+
+async def test_leases_are_renewed_before_people_who_look(store_url: str, cluster: str) -> None:
+    """A thousand callers who poll their jobs must not let the leases of those that run lapse."""
+    async with job_replica(store_url, cluster, a_queue()) as one:
+        steps, order = one.capacity.coalescer, list[str]()
+        asked = [steps.run(one.lane, "look", b"") for _ in range(3)]
+        asked.append(steps.run(one.lane, "extend", b"", LEASE_US))
+        for verb, answer in zip(("look", "look", "look", "extend"), asked, strict=True):
+            answer.add_done_callback(lambda _, verb=verb: order.append(verb))
+        await asyncio.gather(*asked)
+        assert order == ["extend", "look", "look", "look"]
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_job_that_was_only_given_back_still_expires(store_url: str, cluster: str, times: int) -> None:
     """It did not start, however often a replica stopped with it in hand."""
@@ -307,6 +349,21 @@ async def test_a_lease_whose_caller_has_gone_is_given_back(store_url: str, clust
         await one.look()
         await one.look()
         assert one.lane.running == {}
+        assert await one.leased() == jobs
+
+
+async def test_a_lease_that_came_in_the_moment_of_a_stop_is_given_back(store_url: str, cluster: str) -> None:
+    """The answer is there and nobody has seen it: else it would be held for as long as the process drains."""
+    async with job_replica(store_url, cluster, a_queue(capacity=Capacity(limits=slots(2)))) as one:
+        jobs = await one.queue_many(2)
+        task = asyncio.ensure_future(one.lease())
+        while not one.lane.running:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert one.lane.running == {}
+        await one.look()
         assert await one.leased() == jobs
 
 

@@ -246,7 +246,7 @@ def test_no_start_is_forecast_that_nobody_knows(
 def test_a_full_or_closed_operation_without_jobs_is_forecast_by_its_pace() -> None:
     """Room that is used up by direct calls is no room."""
     for look in (replace(LOOK, in_use=2), replace(LOOK, limits=CLOSED)):
-        asked = []
+        asked: list[int] = []
 
         def noted(name: str, ahead: int, pace: Pace, asked: list[int] = asked) -> None:
             del name, pace

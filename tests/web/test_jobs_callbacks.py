@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,7 +77,9 @@ async def test_an_end_without_an_attempt_is_told_as_well(start_gateway: Start) -
         await scene.fill()
         job = document(await scene.call("1", f"Breaker-Callback: {receiver.url}"))
         assert (await scene.own("DELETE", job["links"]["self"])).status == 200
+        started = time.monotonic()
         event = await receiver.next()
+        assert time.monotonic() - started < 4, "it was found, not told"
         assert (event["type"], event["data"]["attempts"], event["data"]["status"]) == (
             "breaker.job.cancelled",
             0,

@@ -3,14 +3,16 @@ The gateway keeps to its own OpenAPI document: requests made from it, right ones
 that it names.
 
 The operations are those of the shipped configuration, before the three demo downstreams as processes. Waits are
-cut short, so that examples are not spent on waiting.
+cut short, so that examples are not spent on waiting; jobs need not reach a disk, which the test store has none of.
 """
 
 import asyncio
 import contextlib
 import re
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.gateway.gateway_process import ROOT, Served, serving_child
+from tests.gateway.gateway_process import ROOT, Served, Start, serving_child
+from tests.web.job_scene import job_scene
 
 CHECKS = [
     content_type_conformance, response_headers_conformance, response_schema_conformance, status_code_conformance,
 ]  # fmt: skip
 EXAMPLES = 8
+WORK = "POST /desk/work/{id}"
 DOWNSTREAMS = {"support": 9101, "billing": 9102, "onboarding": 9103}
 
 
@@ -66,17 +70,67 @@ def shipped(folder: Path, ports: dict[str, int]) -> None:
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{ports[name]}")
         target = folder / file.relative_to(ROOT / "config")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(re.sub(r"max_wait: \d+m?s", "max_wait: 50ms", text))
+        text = re.sub(r"max_wait: \d+m?s", "max_wait: 50ms", text)
+        text = re.sub(r"window: \d+m?s", "window: 50ms", text)  # of batches
+        text = re.sub(r"^( *)durability: .*\n", "", text, flags=re.MULTILINE)
+        target.write_text(
+            re.sub(r"^( *)(max_jobs: \d+)", r"\1\2\n\1durability: memory", text, flags=re.MULTILINE)
+        )
 
 
 def explore(served: Served, mode: GenerationMode) -> dict[str, set[int]]:
     """Call every operation of the document; the statuses that each gave."""
-    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
     statuses: dict[str, set[int]] = {}
-    for found in schema.get_all_operations():
-        assert isinstance(found, Ok), f"the document cannot be read: {found}"
-        operation = found.ok()
+    for operation in described(served).values():
         statuses[operation.label] = explore_one(served, operation, mode)
+    return statuses
+
+
+def described(served: Served) -> dict[str, Any]:
+    """The operations of the document, by method and path."""
+    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+    found = {}
+    for one in schema.get_all_operations():
+        assert isinstance(one, Ok), f"the document cannot be read: {one}"
+        found[one.ok().label] = one.ok()
+    return found
+
+
+def follow(served: Served) -> dict[str, list[int]]:
+    """Make jobs, and do with them all that the document knows; the statuses, in order."""
+    operations, statuses = described(served), defaultdict(list)
+
+    def call(label: str, **fields: Any) -> Any:
+        case = operations[label].Case(**fields)
+        response = case.call(base_url=served.url, timeout=10)
+        case.validate_response(response, checks=CHECKS)
+        statuses[label].append(response.status_code)
+        return response
+
+    for number in range(3):
+        # One is an hour ahead, so that it waits until it is cancelled.
+        moment = f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"
+        later = {"Breaker-Not-Before": moment} if number == 1 else {}
+        asked = {"Prefer": "respond-async", "Idempotency-Key": f"key-{number}", **later}
+        work = {"path_parameters": {"id": "1"}, "body": b"{}", "headers": asked, "media_type": "*/*"}
+        told = call(WORK, **work)
+        job = {"job": told.json()["id"]}
+        assert told.headers["location"] == [f"/v1/jobs/{job['job']}"]
+        if later:
+            call("GET /v1/jobs/{job}/result", path_parameters=job)
+            call("DELETE /v1/jobs/{job}", path_parameters=job)
+            call("GET /v1/jobs/{job}/result", path_parameters=job)
+            call(WORK, **work)
+            continue
+        shown = call("GET /v1/jobs/{job}", path_parameters=job, query={"wait": 5})
+        tag = {"If-None-Match": shown.headers["etag"][0]}
+        call("GET /v1/jobs/{job}", path_parameters=job, headers=tag)
+        call("HEAD /v1/jobs/{job}", path_parameters=job)
+        call("DELETE /v1/jobs/{job}", path_parameters=job)
+        call("GET /v1/jobs/{job}/result", path_parameters=job)
+        call("HEAD /v1/jobs/{job}/result", path_parameters=job)
+        call(WORK, **work)
+    call("GET /v1/operations")
     return statuses
 
 
@@ -124,3 +178,20 @@ async def test_what_the_document_forbids_is_refused_as_it_says(
     """Wrong requests are the daily bread of whoever begins to integrate."""
     statuses = await explored(tmp_path, redis, store_url, cluster, GenerationMode.NEGATIVE)
     assert 422 in statuses["POST /support/tickets"] <= {400, 413, 422, 503}
+
+
+async def test_jobs_are_answered_as_the_document_says_from_their_202_to_their_end(
+    start_gateway: Start,
+) -> None:
+    """A client that follows the links of the document gets to the result."""
+    async with job_scene(start_gateway) as scene:
+        statuses = await asyncio.to_thread(follow, scene.served)
+    assert statuses == {
+        WORK: [202, 201, 202, 410, 202, 201],
+        "GET /v1/jobs/{job}": [200, 304, 200, 304],
+        "HEAD /v1/jobs/{job}": [200, 200],
+        "GET /v1/jobs/{job}/result": [201, 202, 410, 201],
+        "HEAD /v1/jobs/{job}/result": [201, 201],
+        "DELETE /v1/jobs/{job}": [409, 200, 409],
+        "GET /v1/operations": [200],
+    }

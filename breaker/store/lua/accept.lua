@@ -10,6 +10,7 @@
 --   {verdict, policy, retry_us, room policy, remaining, reset_us, is leased, job id, ahead}
 --   verdict as in admit.lua, and 8 queued, 9 queued before under this key, 10 in progress, 11 key reused,
 --   12 ended (its record is kept), 13 outcome unknown
+--   and behind all of them, per call {ahead by the fair order, ahead if nobody's line runs dry, ahead in its own line}
 -- include limits
 -- include queue
 local now, replica, lease_us = clock(ARGV[1]), ARGV[4], tonumber(ARGV[5])
@@ -61,7 +62,10 @@ local function known_key(id_key, fingerprint)
     return q.once and 13 or nil, id
   end
   local job = call('GETRANGE', Q .. ':j:' .. id, 0, 0)
-  return (job == 'q' or job == 'w' or job == 'r') and 9 or 12, id
+  if job ~= 'q' and job ~= 'w' and job ~= 'r' then return 12, id end
+  -- From now on it is promised to somebody else as well: revoke must not take it back.
+  if lease_id == '-' then call('SET', id_key, 'j ' .. id .. ' + ' .. print, 'KEEPTTL') end
+  return 9, id
 end
 
 local function watch(id)
@@ -90,6 +94,16 @@ local function describe(at)
   return id, job, text_of(job, payload)
 end
 
+-- Where a new job stands, in O(log n): its own line, and what the others may send while that moves. `stands` has an
+-- entry per call.
+local stands = {}
+local function standing(id, job, higher, beside)
+  local _, suffix = group_of(job.line)
+  local rank = call('ZRANK', Q .. ':t:' .. job.band .. ':' .. job.line, id) or 0
+  local lines = max(1, call('ZCARD', Q .. ':v:' .. job.band .. suffix))
+  return {higher + min(beside, rank + (lines - 1) * (rank + 1)), higher + rank + lines * (rank + 1), rank}
+end
+
 local function enqueue(at, flags, id, job, text, park_until)
   local band, due = job.band, tonumber(ARGV[at + 10])
   call('SET', Q .. ':j:' .. id, text)
@@ -110,6 +124,7 @@ local function enqueue(at, flags, id, job, text, park_until)
   tally('bytes', #text)
   local ahead = 0
   for higher = 0, band do ahead = ahead + bands[higher] end
+  if due <= now then stands[#stands] = standing(id, job, ahead - bands[band], bands[band]) end
   if due <= now then bands[band] = bands[band] + 1 end
   return id, ahead
 end
@@ -123,6 +138,7 @@ local function tell(verdict, policy, retry, own, leased, id, ahead)
 end
 
 for at = 7, #ARGV, 15 do
+  stands[#stands + 1] = {0, 0, 0}
   local lease_id, id, tenant, cost, flags = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 9]
   local own = tenant_of(op, tenant, now) or nil
   local id_key = ARGV[at + 5] ~= '-' and key_of(ARGV[at + 4], ARGV[at + 5])
@@ -153,6 +169,10 @@ for at = 7, #ARGV, 15 do
       if leased then
         lease(leases, KEYS[3], lease_id, now + lease_us)
         if own then lease(leases, own.slots_key, lease_id, now + lease_us) end
+        if policy then
+          op.used = op.used + 1
+          if own then own.used = own.used + 1 end
+        end
       end
       if id_key then
         started_here[lease_id] = true
@@ -183,6 +203,9 @@ if accepted > 0 then
   call('PEXPIRE', Q .. ':given:' .. replica, 172800000)
 end
 out[4] = depth
+for _, stand in ipairs(stands) do
+  for _, number in ipairs(stand) do out[#out + 1] = number end
+end
 save(op, now)
 save_leases(leases, lease_us, now)
 save_queue(q, ARGV[6])

@@ -13,7 +13,8 @@
 --                        running, dead, unknown, suspects, results, callbacks, probes
 --   n nb         hash    tenant -> waiting jobs, their bytes k:<g> kb b   zset, hash, zset: members by when they need
 --                        the batch to go, bytes, due of groups
---   i:<..>       string  idempotency: "state id lease fingerprint", state j job, d direct, k kept, u unknown
+--   i:<..>       string  idempotency: "state id lease fingerprint", state j job (lease "+": a repeated request was told of
+--                        it), d direct, k kept, u unknown
 --   y            hash    id -> replicas that wait for its end    last:<replica>  string  "number id attempt ...", the
 --                        question of it that was answered last with jobs, and these
 local Q = KEYS[11]

@@ -4,7 +4,8 @@
 -- KEYS   as in limits.lua and queue.lua
 -- ARGV   now, replica, then per call: lease id, job id, tenant, cost, caller, key ("-" none)
 --
--- Returns {0, now}, then per call 1 taken back, 2 it runs or ran already, 0 not known: a tombstone stands
+-- Returns {0, now}, then per call 1 taken back, 2 it runs or ran already, or another caller was told of it, 0 not known: a
+-- tombstone stands
 -- include limits
 -- include queue
 local now = clock(ARGV[1])
@@ -18,6 +19,12 @@ local function forget_key(caller, key, id)
   if known and string.match(known, '^%S (%S+)') == id then call('DEL', key_of(caller, key)) end
 end
 
+-- The same key and request came again, and was told of this job.
+local function is_shared(caller, key, id)
+  local known = key ~= '-' and call('GET', key_of(caller, key))
+  return known and string.match(known, '^j (%S+) %+ ') == id
+end
+
 for at = 3, #ARGV, 6 do
   local lease_id, id, tenant = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local own = tenant_of(op, tenant, now) or nil
@@ -25,7 +32,8 @@ for at = 3, #ARGV, 6 do
   if refund(op, own, lease_id, tonumber(ARGV[at + 3]), now) then
     what = 1
     forget_key(ARGV[at + 4], ARGV[at + 5], id)
-  elseif job and (job.state == 'q' or job.state == 'w') and job.attempt == 0 then
+  elseif job and (job.state == 'q' or job.state == 'w') and job.attempt == 0
+    and not is_shared(ARGV[at + 4], ARGV[at + 5], id) then
     what, taken = 1, taken + 1
     if job.state == 'w' then call('ZREM', Q .. ':d', id) else leave_line(q, id, job, now) end
     count_waiting(q, job, -1)

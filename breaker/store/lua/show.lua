@@ -5,7 +5,7 @@
 -- ARGV   now, job id, replica that wants to hear of its end ("" none)
 --
 -- Returns {0, now, text ("" unknown), due (0 not scheduled), last answer, ahead, jobs waiting, limits text,
---          mean service us, pace, spread, is held, note...}
+--          mean service us, pace, spread, is held, ahead if nobody's line runs dry, ahead in its own line, note...}
 -- include limits
 -- include queue
 local now, id, replica = clock(ARGV[1]), ARGV[2], ARGV[3]
@@ -14,7 +14,7 @@ if not op then return {3, now} end
 local q = load_queue()
 local text = call('GET', Q .. ':j:' .. id) or ''
 local job = parse(text)
-if not job then return {0, now, '', 0, '', 0, 0, '', 0, 0, 0, 0} end
+if not job then return {0, now, '', 0, '', 0, 0, '', 0, 0, 0, 0, 0, 0} end
 local is_waiting = job.state == 'q' or job.state == 'w'
 if replica ~= '' and (is_waiting or job.state == 'r') then
   local others = call('HGET', Q .. ':y', id)
@@ -29,7 +29,7 @@ local LINES_MAX, SHARES = 200, {[0] = 8, [1] = 8, [2] = 4, [3] = 1}
 local function ahead_of()
   local bands = depths()
   local rank = call('ZRANK', Q .. ':t:' .. job.band .. ':' .. job.line, id)
-  if not rank then return 0 end
+  if not rank then return 0, 0, 0 end
   local _, suffix = group_of(job.line)
   local lines = Q .. ':v:' .. job.band .. suffix
   local own, ahead = weight_of(q, job.tenant), rank
@@ -49,13 +49,17 @@ local function ahead_of()
     local turns = higher == 0 and bands[0] or math.ceil(within * SHARES[higher] / SHARES[job.band])
     ahead = ahead + min(bands[higher], turns)
   end
-  return ahead
+  local above = 0
+  for higher = 0, job.band - 1 do above = above + bands[higher] end
+  return ahead, above + rank + max(1, call('ZCARD', lines)) * (rank + 1), rank
 end
 
+local ahead, late, rank = 0, 0, 0
+if job.state == 'q' then ahead, late, rank = ahead_of() end
 local _, waiting = depths()
 local f = call('HMGET', Q, 'pace', 'spread')
 local out = {0, now, text, tonumber(call('ZSCORE', Q .. ':d', id) or 0), call('GET', Q .. ':o:' .. id) or '',
-  job.state == 'q' and ahead_of() or 0, waiting, op.text, op.service, tonumber(f[1]) or 0, tonumber(f[2]) or 0,
-  op.hold == 'paused' and 1 or 0}
+  ahead, waiting, op.text, op.service, tonumber(f[1]) or 0, tonumber(f[2]) or 0,
+  op.hold == 'paused' and 1 or 0, late, rank}
 for _, note in ipairs(call('LRANGE', Q .. ':h:' .. id, 0, -1)) do out[#out + 1] = note end
 return out

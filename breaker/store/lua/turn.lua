@@ -181,7 +181,12 @@ local function unpark_lines(q, now)
   for _, name in ipairs(due) do
     local band, line = string.match(name, '^(%d) (.*)$')
     call('ZREM', Q .. ':w', name)
-    if call('EXISTS', Q .. ':t:' .. name:gsub(' ', ':', 1)) == 1 then join_turn(q, tonumber(band), line, false) end
+    if call('EXISTS', Q .. ':t:' .. name:gsub(' ', ':', 1)) == 1 then
+      join_turn(q, tonumber(band), line, false)
+      -- A batch key whose lines were all parked was put off.
+      local group = group_of(line)
+      if group then group_due(q, group, now) end
+    end
   end
 end
 
