@@ -30,8 +30,8 @@ PARAMETERS: dict[str, Any] = {
         "name": "Idempotency-Key",
         "in": "header",
         "description": "Names this piece of work: the same when the request is repeated, a new one for new work. 1 to"
-        " 255 visible characters, no spaces. It goes to the downstream, too.",
-        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        " 255 visible characters, no spaces, not a dash alone. It goes to the downstream, too.",
+        "schema": {"type": "string", "pattern": "^([!-,.-~]|[!-~]{2,255})$"},
         "example": "invoice-4711-2026-06",
     },
     "Prefer": {

@@ -4,6 +4,7 @@ reload in the wrong moment must not do.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from breaker.core.events import Result
 from breaker.core.job_policy import Batch, Effects
 from breaker.core.model import LEASE_US, Downstream, Operation
 from breaker.gateway import runner
@@ -26,7 +28,7 @@ from tests.gateway.raw_downstream import raw_downstream
 from tests.store.job_world import JobReplica, Moment, a_queue, job_replica
 from tests.web.job_scene import PATIENCE_S, Desk, answer
 
-SENT = {"payload": plain(Payload(method="POST", target=b"/work", body=b"{}").encode())}
+SENT: dict[str, Any] = {"payload": plain(Payload(method="POST", target=b"/work", body=b"{}").encode())}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +110,7 @@ async def test_a_mistake_of_ours_is_not_repeated_at_once(
         raise mistake
 
     monkeypatch.setattr(runner, "attempt", fails)
-    monkeypatch.setattr(runner.random, "random", lambda: 1.0)
+    monkeypatch.setattr(random, "random", lambda: 1.0)
     async with stage(store_url, cluster, a_queue(effects=effects), moment=Moment()) as on:
         job = await on.one.queue(**SENT)
         on.dispatcher.configure(on.works)
@@ -149,7 +151,7 @@ async def test_a_batch_keeps_its_slot_until_it_is_answered(
 
         async def sends(_: Any, __: Any, jobs: Any, **___: Any) -> list[Attempted]:
             held.append(len(on.one.lane.running))
-            return [Attempted(status=201, result=runner.Result.OK) for _ in jobs]
+            return [Attempted(status=201, result=Result.OK) for _ in jobs]
 
         monkeypatch.setattr(runner, "send_batch", sends)
         line = {"line": "acme~1"}

@@ -81,6 +81,9 @@ async def test_a_job_that_has_not_changed_is_not_sent_again(start_gateway: Start
         assert (await scene.own("GET", job["links"]["self"], "If-None-Match: *")).status == 304
         other = await scene.own("GET", job["links"]["self"], 'If-None-Match: "00"')
         assert (other.status, other.body) == (200, first.body)
+        for sent, status in (('"\udcff"', 200), (f'"\udcff", {tag}', 304)):
+            told = await scene.own("GET", job["links"]["self"], f"If-None-Match: {sent}")
+            assert told.status == status, "bytes outside ASCII are somebody else's tag"
         head = await scene.own("HEAD", job["links"]["self"])
         assert (head.status, head.one("ETag"), head.body) == (200, tag, b"")
 

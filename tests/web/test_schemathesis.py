@@ -177,7 +177,10 @@ async def test_what_the_document_forbids_is_refused_as_it_says(
 ) -> None:
     """Wrong requests are the daily bread of whoever begins to integrate."""
     statuses = await explored(tmp_path, redis, store_url, cluster, GenerationMode.NEGATIVE)
-    assert 422 in statuses["POST /support/tickets"] <= {400, 413, 422, 503}
+    assert 400 in statuses["POST /support/tickets"] <= {400, 413, 422, 503}, (
+        "most of it can be wrong in its headers"
+    )
+    assert 422 in statuses["POST /onboarding/accounts"] <= {400, 413, 422, 429, 503}
 
 
 async def test_jobs_are_answered_as_the_document_says_from_their_202_to_their_end(

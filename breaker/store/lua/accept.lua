@@ -63,9 +63,7 @@ local function known_key(id_key, fingerprint)
   end
   local job = call('GETRANGE', Q .. ':j:' .. id, 0, 0)
   if job ~= 'q' and job ~= 'w' and job ~= 'r' then return 12, id end
-  -- From now on it is promised to somebody else as well: revoke must not take it back.
-  if lease_id == '-' then call('SET', id_key, 'j ' .. id .. ' + ' .. print, 'KEEPTTL') end
-  return 9, id
+  return 9, id, lease_id == '-'
 end
 
 local function watch(id)
@@ -142,8 +140,8 @@ for at = 7, #ARGV, 15 do
   local lease_id, id, tenant, cost, flags = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 9]
   local own = tenant_of(op, tenant, now) or nil
   local id_key = ARGV[at + 5] ~= '-' and key_of(ARGV[at + 4], ARGV[at + 5])
-  local verdict, known
-  if id_key then verdict, known = known_key(id_key, ARGV[at + 6]) end
+  local verdict, known, is_first
+  if id_key then verdict, known, is_first = known_key(id_key, ARGV[at + 6]) end
   local policy, wait = blocks(op, own, cost, now)
   local impossible = never_fits(op, own, cost)
   op.wanted = op.wanted + cost
@@ -151,6 +149,8 @@ for at = 7, #ARGV, 15 do
   if tombs and (call('ZSCORE', KEYS[7], lease_id) or call('ZSCORE', KEYS[7], id)) then
     tell(7, 0, 0, own)
   elseif verdict then
+    -- From now on it is promised to somebody else as well: revoke must not take it back.
+    if is_first then call('SET', id_key, 'j ' .. known .. ' + ' .. ARGV[at + 6], 'KEEPTTL') end
     if verdict == 9 and string.find(flags, 'w', 1, true) then watch(known) end
     tell(verdict, 0, verdict == 10 and max(op.service, 1000000) or 0, own, false, known)
   -- 2. What can never fit is the caller's mistake.
