@@ -23,7 +23,8 @@ from breaker.core.rate import Bucket
 from breaker.core.state import State
 from breaker.core.terms import QueueTerms, Terms
 
-REAP_MAX = 16
+REAP_MAX = 128
+REAP_AGAIN_US = 100_000
 DEAD_REAP_MAX = 4
 TELL_US = 3_600_000_000  # the record of an end that was not told yet is looked at again after so long
 ENDS = {Fate.SUCCEEDED: JobState.SUCCEEDED, Fate.DEAD: JobState.DEAD, Fate.UNKNOWN: JobState.UNKNOWN}
@@ -61,11 +62,13 @@ def let_go(jobs: Jobs, queue: QueueTerms, job: Job, now_us: int) -> None:
     finish(jobs, queue, job, JobState.DISCARDED, Told(reason=job.reason), now_us)
 
 
-def reap(jobs: Jobs, queue: QueueTerms, now_us: int) -> None:
-    """Rule 5, a bounded number at a time."""
+def reap(jobs: Jobs, queue: QueueTerms, now_us: int) -> bool:
+    """Rule 5, a bounded number at a time; whether more was due than that."""
+    is_more = True
     for _ in range(REAP_MAX):
         oldest = min(((until, id_) for id_, until in jobs.results.items()), default=None)
         if oldest is None or (oldest[0] > now_us and jobs.result_bytes <= queue.bytes_max / 2):
+            is_more = False
             break
         if oldest[1] in jobs.callbacks:
             jobs.results[oldest[1]] = now_us + TELL_US
@@ -77,6 +80,7 @@ def reap(jobs: Jobs, queue: QueueTerms, now_us: int) -> None:
             for since, id_ in kept[:DEAD_REAP_MAX]:
                 if since <= now_us - queue.keep_dead_us:
                     let_go(jobs, queue, jobs.jobs[id_], now_us)
+    return is_more
 
 
 def ack(state: State, jobs: Jobs, terms: Terms, acks: Sequence[Ack], now_us: int) -> int:

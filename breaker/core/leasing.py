@@ -25,7 +25,7 @@ from heapq import nsmallest
 
 from breaker.core import fairness, rate
 from breaker.core.fairness import Pick
-from breaker.core.job_ends import Told, finish, give_back, reap
+from breaker.core.job_ends import REAP_AGAIN_US, Told, finish, give_back, reap
 from breaker.core.jobs import JobState, Reason
 from breaker.core.lease_step import Leased, Question, Step, blocks_item, blocks_job, charge, expire, take
 from breaker.core.model import LEASE_US
@@ -70,7 +70,8 @@ def lease(state: State, jobs: Jobs, terms: Terms, question: Question, now_us: in
     group = choose_group(step)
     is_batch = bool(group) and queue.batch_items > 0
     lease_in_turn(step, group, is_batch=is_batch)
-    reap(jobs, queue, now_us)
+    if reap(jobs, queue, now_us) and question.wanted > 0:
+        step.out.ask_again(REAP_AGAIN_US)
     say_when(step, is_batch=is_batch)
     state.own.leases.pop(KEPT_SLOT, None)
     fairness.settle_turn(jobs.turn, step.served)
@@ -107,8 +108,8 @@ def lose(step: Step, job: Job) -> None:
     step.out.lost += 1
     if step.queue.is_once:
         finish(step.jobs, step.queue, job, JobState.UNKNOWN, Told(reason=Reason.LOST), step.now)
-        if step.queue.has_probe:
-            step.jobs.probes[job.id] = step.now
+        if step.queue.probe_us:
+            step.jobs.probes[job.id] = step.now + step.queue.probe_us
         return
     job.lost += job.suspect == 2  # noqa: PLR2004 - it ran alone
     if job.lost >= POISON_MAX:

@@ -28,7 +28,7 @@ class QueueTerms:
     Attributes:
         window_us: How long an idempotency key is remembered after its work has ended.
         is_once: An attempt whose outcome is not known is not repeated.
-        has_probe: The downstream can be asked about it.
+        probe_us: How long after a lost lease the downstream is asked about it; 0: it cannot be.
         batch_items: 0 without batches.
 
     """
@@ -41,7 +41,7 @@ class QueueTerms:
     keep_dead_us: int = 0
     window_us: int = 0
     is_once: bool = False
-    has_probe: bool = False
+    probe_us: int = 0
     batch_items: int = 0
     batch_bytes: int = 0
     batch_window_us: int = 0

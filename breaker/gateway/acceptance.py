@@ -12,7 +12,7 @@ One atomic step in the store, as admission is. What it answers is a start (the p
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from breaker.core.errors import StoreError
+from breaker.core.errors import StoreError, StoreTimeoutError
 from breaker.core.events import JobAccepted, Listener
 from breaker.core.job_policy import Band, Effects
 from breaker.core.jobs import (
@@ -104,7 +104,11 @@ class Acceptance:
         try:
             verdict = await self._jobs.accept(call.work.lane, offer)
         except StoreError as exc:
-            return degraded(f"the call cannot be decided now: {exc}; nothing was executed")
+            if type(exc) in (StoreTimeoutError, StoreError):
+                after = "what it may have begun is being taken back; repeat it with the same Idempotency-Key"
+            else:
+                after = "nothing was executed"
+            return degraded(f"the call cannot be decided now: {exc}; {after}")
         finally:
             if wait_s > 0 and not (isinstance(verdict, Queued) and not verdict.is_known):
                 self._jobs.forget_end(offer.job)

@@ -28,7 +28,6 @@ from breaker.gateway.vault import Unreadable, Vault
 from breaker.gateway.work import Work
 from breaker.store.jobs import JobStore
 
-PROBE_FIRST_US = 2_000_000  # a downstream that just failed to answer is asked about it a little later
 NOTE_MAX = 600  # characters of a note's detail
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 ENDED = (Fate.SUCCEEDED, Fate.DEAD, Fate.UNKNOWN)
@@ -181,7 +180,8 @@ class Runner:
                 job=head.id, attempt=head.attempt, tenant=head.tenant, slot=job.slot, fate=following.fate,
                 reason=following.reason or "", delay_us=following.delay_us, result=result,
                 note=b"" if following.fate is Fate.SUCCEEDED and head.attempt == 1 else note(self._clock.now_us(), head, ended, following),
-                service_us=ended.service_us, probe_us=PROBE_FIRST_US if asks else 0,
+                service_us=ended.service_us, probe_us=int(work.timeout_s * 1e6) if asks else 0,  # by then it has ended there, too
+
             ),
         )  # fmt: skip
         self._emit(

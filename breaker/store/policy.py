@@ -19,7 +19,7 @@ from hashlib import sha256
 
 from breaker.core.calendar import quota_periods, transitions
 from breaker.core.job_policy import Effects, Queue
-from breaker.core.model import Limits, Operation, Rate
+from breaker.core.model import LEASE_US, Limits, Operation, Rate
 from breaker.core.terms import QueueTerms, Terms
 
 DAY_US = 86_400_000_000
@@ -61,7 +61,7 @@ def queue_terms_of(operation: Operation, queue: Queue) -> QueueTerms:
         keep_dead_us=queue.keep_dead_ms * 1_000,
         window_us=operation.idempotency.window_ms * 1_000,
         is_once=operation.effects is Effects.ONCE,
-        has_probe=operation.probe is not None,
+        probe_us=operation.downstream.timeout_ms * 1_000 + LEASE_US if operation.probe else 0,
         batch_items=batch.max_items if batch else 0,
         batch_bytes=batch.max_bytes if batch else 0,
         batch_window_us=batch.window_ms * 1_000 if batch else 0,
@@ -73,7 +73,7 @@ def text_of_queue(terms: QueueTerms) -> str:
     """The numbers of a queue as lua/queue.lua reads them."""
     numbers = (
         terms.jobs_max, terms.bytes_max, terms.tenant_jobs_max, terms.tenant_bytes_max, terms.keep_result_us,
-        terms.keep_dead_us, terms.window_us, int(terms.is_once), int(terms.has_probe), terms.batch_items,
+        terms.keep_dead_us, terms.window_us, int(terms.is_once), terms.probe_us, terms.batch_items,
         terms.batch_bytes, terms.batch_window_us,
     )  # fmt: skip
     return " ".join(map(str, numbers))

@@ -253,6 +253,11 @@ async def test_a_lost_attempt_that_must_not_be_repeated_is_unknown(
         record = await one.show(job)
         assert record
         assert (record.head.state, record.head.reason) == ("unknown", Reason.LOST)
+        # The replica may be alive, and the request under way: not before that must have ended.
+        timeout_us = operation.downstream.timeout_ms * 1_000
+        moment.now_us += timeout_us + LEASE_US - 1
+        assert await one.desk.due(one.lane, "probe", 10) == ([], 1 if probe else -1)
+        moment.now_us += 1
         chores, _ = await one.desk.due(one.lane, "probe", 10)
         assert [chore.job for chore in chores] == ([job] if probe else [])
 

@@ -344,3 +344,15 @@ async def test_a_scheduled_job_is_queued_since_it_was_due(store_url: str, cluste
         record = await one.show(job)
         assert record
         assert (record.head.state, record.head.since_us) == ("queued", START + HOUR)
+
+
+async def test_a_call_that_was_given_up_makes_nobody_elses_job_irrevocable(
+    store_url: str, cluster: str
+) -> None:
+    """It was told nothing: the job is promised to its first caller alone, whose 202 may still get lost."""
+    async with job_replica(store_url, cluster, a_queue(), moment=Moment()) as one:
+        first, given_up = (one.offer(key="k", is_async=True) for _ in range(2))
+        assert isinstance(await one.jobs.accept(one.lane, first), Queued)
+        assert not await one.capacity.coalescer.revoke(one.lane, given_up)
+        assert await one.jobs.accept(one.lane, given_up) is None
+        assert await one.capacity.coalescer.revoke(one.lane, first)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from breaker.gateway import runner
 from tests.gateway.gateway_process import Start
 from tests.gateway.raw_downstream import Received
 from tests.web.job_scene import Desk, Scene, answer, document, header, job_scene
@@ -21,12 +20,6 @@ def by_path(*, work: list[Said], probes: list[Said]) -> Callable[[Received], Sai
         return left.pop(0) if len(left) > 1 else left[0]
 
     return said
-
-
-@pytest.fixture(autouse=True)
-def asks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A downstream is asked about an unknown job after 2 s otherwise."""
-    monkeypatch.setattr(runner, "PROBE_FIRST_US", 1_000)
 
 
 ONCE: dict[str, Any] = {

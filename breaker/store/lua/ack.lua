@@ -16,6 +16,7 @@ local service = tonumber(call('HGET', KEYS[2], 'service') or 0)
 local learned, late, ended, lines, slots = service, 0, 0, {}, {}
 local running, held, told = {}, {}, {}  -- what is written once at the end, and the jobs that were told of
 local p = call('HMGET', KEYS[1], 'tenant', 'exceptions')
+local is_given_back = false
 local has_tenants = p[1] or p[2] == '1'
 
 local function again(id, job, delay)
@@ -52,6 +53,7 @@ local function settle(id, job, at)
     again(id, job, delay)
   else
     give_back(q, id, job, now, service)
+    is_given_back = true
     return
   end
   save_head(id, job)
@@ -110,5 +112,9 @@ else
   call('HSET', Q, 'pace_at', int(now), 'pace_n', 0, 'pace', int(pace), 'spread', int(spread))
 end
 reap(q, now)
+if is_given_back then
+  -- Whoever gave it back may be about to stop: the others are told.
+  call('PUBLISH', ARGV[2] .. 'jobs', '=work ' .. string.match(KEYS[1], '{(.-)}') .. ' -')
+end
 save_queue(q, ARGV[2])
 return {0, now, waiting, late}

@@ -48,7 +48,8 @@ local function lose(id)
   call('LTRIM', Q .. ':h:' .. id, -20, -1)
   if q.once then
     finish(q, id, job, 'u', 'l', '', now)
-    if q.probe > 0 then call('ZADD', Q .. ':p', int(now), id) end
+    -- Its replica may be alive and the request under way: the downstream is asked when that must have ended.
+    if q.probe > 0 then call('ZADD', Q .. ':p', int(now + q.probe), id) end
     return
   end
   if job.suspect == 2 then job.lost = job.lost + 1 end
@@ -279,7 +280,7 @@ if group then
     call('ZADD', Q .. ':b', 'XX', int(now + 1000000), group)
   end
 end
-reap(q, now)
+if reap(q, now) and wanted > 0 then next_us = min(next_us or 9e15, REAP_AGAIN) end
 
 -- 6. When does it make sense to ask again?
 local has_more = false

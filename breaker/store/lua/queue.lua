@@ -18,10 +18,10 @@
 --   y            hash    id -> replicas that wait for its end    last:<replica>  string  "number id attempt ...", the
 --                        question of it that was answered last with jobs, and these
 local Q = KEYS[11]
-local POISON_MAX, REAP_MAX = 2, 16
+local POISON_MAX, REAP_MAX = 2, 128
 -- A line's score is its tag (a job of cost 1 at weight 1 is TAG) times SEQ, and its place among those of the same tag.
 local TAG, SEQ, FRONT, TURN_MS = 2520, 32768, 1024, 3600000
-local SLOT_RETRY = 500000
+local SLOT_RETRY, REAP_AGAIN = 500000, 100000
 local FULL_JOBS, FULL_BYTES, FULL_TENANT_JOBS, FULL_TENANT_BYTES = 8, 9, 10, 11
 local ENDS = {s = 'succeeded', e = 'expired', k = 'cancelled', p = 'discarded'}
 local call = redis.call
@@ -29,7 +29,7 @@ local call = redis.call
 local tallies, publish_to, deleted = {}, {}, {}
 local function tally(field, by) tallies[field] = (tallies[field] or 0) + by end
 
--- "jobs_max bytes_max tenant_jobs tenant_bytes keep_result keep_dead window once probe batch_items batch_bytes batch_window"
+-- "jobs_max bytes_max tenant_jobs tenant_bytes keep_result keep_dead window once probe_us batch_items batch_bytes batch_window"
 local function load_queue()
   local p = call('HMGET', KEYS[1], 'queue', 'weights')
   local q = {numbers = {}, weights = {}, vtimes = {}, weighted = p[2] == '1'}
@@ -315,12 +315,17 @@ local function let_go(q, id, job, now)
   finish(q, id, job, 'p', job.reason, '', now)
 end
 
--- What has had its time goes, a bounded number a call: results also when they take more than half of the room.
+-- What has had its time goes, a bounded number a call: results also when they take more than half of the room. Whether
+-- more was due than that.
 local function reap(q, now)
+  local is_more = true
   local results = (tonumber(call('HGET', Q, 'result_bytes')) or 0) + (tallies.result_bytes or 0)
   for step = 1, REAP_MAX do
     local oldest = call('ZRANGE', Q .. ':r', 0, 0, 'WITHSCORES')
-    if not oldest[1] or (tonumber(oldest[2]) > now and results <= q.bytes_max / 2) then break end
+    if not oldest[1] or (tonumber(oldest[2]) > now and results <= q.bytes_max / 2) then
+      is_more = false
+      break
+    end
     local size = call('STRLEN', Q .. ':j:' .. oldest[1])
     if call('ZSCORE', Q .. ':c', oldest[1]) then
       -- Its end is still to be told: the record waits for that.
@@ -341,6 +346,7 @@ local function reap(q, now)
       end
     end
   end
+  return is_more
 end
 
 -- Waiting jobs: per band, and in all with those that are scheduled.
