@@ -13,6 +13,7 @@ comes back by itself.
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from breaker.core.errors import StoreError
@@ -91,25 +92,35 @@ class Chores:
         self._posts, self._tasks = {}, {}
 
     async def _keep_doing(self, post: Post) -> None:
-        while True:
-            delay_s = LOOK_S
-            post.soon.clear()  # before we look: what ends meanwhile is looked for again
-            try:
-                chores, next_us = await self._desk.due(post.work.lane, post.kind, AT_ONCE)
-                await asyncio.gather(*(self._do(post, chore) for chore in chores))
-                if chores:
-                    continue
-                if next_us >= 0:
-                    delay_s = min(LOOK_S, max(0.01, next_us / 1e6))
-            except StoreError:
-                delay_s = LOOK_S * (0.5 + random.random())  # noqa: S311 - spreading replicas is no secret
-            except Exception as exc:  # noqa: BLE001 - or nobody would be called back until a restart
-                self._on_bug(exc)
-            try:
-                async with asyncio.timeout(delay_s):
-                    await post.soon.wait()
-            except TimeoutError:
-                continue
+        busy: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                delay_s = await self._look(post, busy)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await post.soon.wait()
+        finally:
+            await end(busy)
+
+    async def _look(self, post: Post, busy: set[asyncio.Task[None]]) -> float:
+        """Begin what is due, as far as there is room: one that hangs keeps its own place only. Seconds to the next."""
+        post.soon.clear()  # before we look: what ends meanwhile is looked for again
+        room = AT_ONCE - len(busy)
+        if room == 0:
+            return LOOK_S
+        try:
+            chores, next_us = await self._desk.due(post.work.lane, post.kind, room)
+        except StoreError:
+            return LOOK_S * (0.5 + random.random())  # noqa: S311 - spreading replicas is no secret
+        except Exception as exc:  # noqa: BLE001 - or nobody would be called back until a restart
+            self._on_bug(exc)
+            return LOOK_S
+        for chore in chores:
+            task = asyncio.get_running_loop().create_task(self._do(post, chore))
+            busy.add(task)
+            task.add_done_callback(busy.discard)
+            task.add_done_callback(lambda _: post.soon.set())
+        return LOOK_S if next_us < 0 else min(LOOK_S, max(0.01, next_us / 1e6))
 
     async def _do(self, post: Post, chore: Chore) -> None:
         try:

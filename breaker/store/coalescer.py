@@ -38,6 +38,9 @@ from breaker.store.scripts import Script
 PENDING_MAX = 10_000  # calls that may stand before the store; more is refused at once
 LANES_MAX = 64  # operations in one round trip
 SHARE_MAX = 128  # of one operation and kind in one round trip
+OTHERS_SHARE = 16  # rare verbs of one operation in one round trip
+OTHERS_MAX = 2_000  # that may stand before the store; what only looks is refused beyond
+LOOKS = ("show", "look", "ledger", "listed")
 SETTLE_S = 0.002  # a slot that nobody waits for may travel with the next call for so long
 RETRY_S = 0.25  # what must not be lost tries again after this
 GRANT_S_MAX = 0.5  # waiters are kept alive by a grant at least this often
@@ -197,8 +200,15 @@ class Coalescer:
         return answer
 
     def run(self, lane: Lane, verb: str, *arguments: str | bytes | int) -> asyncio.Future[list[Any]]:
-        """A rare verb (renew, look, publish) with one of the next round trips; its whole reply."""
+        """
+        A rare verb (renew, look, publish) with one of the next round trips; its whole reply.
+
+        What only looks is refused (StoreRefusedError) when too much of it stands before the store.
+        """
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if verb in LOOKS and len(lane.others) >= OTHERS_MAX:
+            answer.set_exception(StoreRefusedError(f"{OTHERS_MAX} questions are waiting for the store"))
+            return answer
         part = OtherPart(lane, self._scripts[verb], arguments, answer)
         if verb in ("renew", "extend"):
             lane.others.appendleft(part)  # a lease must not run out behind people who look
@@ -285,7 +295,7 @@ class Coalescer:
         if lane.acks:
             acks = take_bytes(lane.acks, lambda ack: len(ack.result))
             yield AckPart(lane, scripts["ack"], wake_prefix(self._cluster), acks, self._late)
-        if lane.others:
+        for _ in range(min(len(lane.others), OTHERS_SHARE)):
             yield lane.others.popleft()
         if lane.asks:
             items = take(lane.asks)

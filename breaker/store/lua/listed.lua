@@ -24,6 +24,6 @@ local out = {0, 0, '0'}
 local found = limit > 0 and call('ZRANGE', set, from, from + limit - 1, 'WITHSCORES') or {}
 for at = 1, #found, 2 do
   out[3], out[#out + 1] = found[at + 1], found[at]
-  out[#out + 1] = string.match(call('GETRANGE', Q .. ':j:' .. found[at], 0, 2047), '^[^\n]*')
+  out[#out + 1] = string.match(call('GETRANGE', Q .. ':j:' .. found[at], 0, 4095), '^[^\n]*')
 end
 return out
