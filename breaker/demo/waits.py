@@ -53,7 +53,7 @@ class Wait:
         most_s, position = self.job.eta_p90_s, self.job.position
         if most_s is None or position is None or self.went_first is None:
             return None
-        return self._is_within(most_s * max(1.0, (self.went_first + 1) / (position + 1)))
+        return self._is_within(most_s * max(1.0, self._starts / (position + 1)))
 
     @property
     def pace(self) -> float | None:
@@ -61,7 +61,12 @@ class Wait:
         said_s, position = self.job.eta_p50_s, self.job.position
         if not said_s or position is None or self.waited_s is None or self.went_first is None:
             return None
-        return self.waited_s / said_s * (position + 1) / (self.went_first + 1)
+        return self.waited_s / said_s * (position + 1) / self._starts
+
+    @property
+    def _starts(self) -> int:
+        """Its own, and those that went first."""
+        return max(0, self.went_first or 0) + 1
 
     def _is_within(self, most_s: float | None) -> bool | None:
         if most_s is None:

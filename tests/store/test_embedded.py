@@ -1,6 +1,7 @@
 """The embedded store with real servers: private, durable, and never left behind."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import select
@@ -79,7 +80,10 @@ def listening_tcp_inodes() -> set[str]:
 
 
 def socket_inodes(pid: int) -> set[str]:
-    links = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed while we looked
+            links.append(str(file.readlink()))
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
 
 
