@@ -28,7 +28,7 @@ from tests.gateway.raw_downstream import raw_downstream
 from tests.store.job_world import JobReplica, Moment, a_queue, job_replica
 from tests.web.job_scene import PATIENCE_S, Desk, answer
 
-SENT: dict[str, Any] = {"payload": plain(Payload(method="POST", target=b"/work", body=b"{}").encode())}
+SENT: dict[str, Any] = {"payload": plain(Payload(method="POST", target=b"/tasks", body=b"{}").encode())}
 
 
 @dataclass(slots=True, kw_only=True)

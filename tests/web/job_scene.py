@@ -1,7 +1,7 @@
 """
 The scene of the tests of jobs: a real gateway with a queue, before a downstream that does what a test says.
 
-`desk.work` is `POST /desk/work/{id}` with one slot and nothing that limits the pace, so that what cannot start
+`desk.work` is `POST /desk/tasks/{id}` with one slot and nothing that limits the pace, so that what cannot start
 waits until a test lets the downstream answer.
 """
 
@@ -108,7 +108,7 @@ class Scene:
         """One call of the operation."""
         return await ask(
             self.served.port,
-            request(method, f"/desk/work/{path}", *lines, body=body),
+            request(method, f"/desk/tasks/{path}", *lines, body=body),
             is_head=method == "HEAD",
         )
 
@@ -153,7 +153,7 @@ def document(told: Answer) -> dict[str, Any]:
 def pipeline(url: str, *, queue: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
     """The pipeline `desk`; `fields` are of its operation, `queue` of its queue."""
     work = {
-        "match": "POST /work/{id}", "capacity": {"concurrency": 1}, "overflow": "queue", "retry": {"base": "1ms"},
+        "match": "POST /tasks/{id}", "capacity": {"concurrency": 1}, "overflow": "queue", "retry": {"base": "1ms"},
         **fields, "queue": {**QUEUE, **(queue or {})},
     }  # fmt: skip
     other = {"match": "GET /other"}

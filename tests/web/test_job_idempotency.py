@@ -77,7 +77,7 @@ async def test_fifty_calls_beyond_capacity_are_one_job(start_gateway: Start) -> 
         assert {(one.status, one.body, one.one(REPLAYED)) for one in joined} == {
             (201, b'{"done": true}', "true")
         }
-        assert len(scene.desk.of("/work/1")) == 1
+        assert len(scene.desk.of("/tasks/1")) == 1
 
 
 def waits(scene: Scene, count: int) -> bool:

@@ -46,7 +46,7 @@ async def test_a_call_starts_at_once_while_there_is_room_and_is_a_job_beyond(sta
         assert document(third)["position"] == 1
         scene.desk.open.set()
         assert (await scene.ended(told["id"]))["state"] == "succeeded"
-        (sent,) = scene.desk.of("/work/2")
+        (sent,) = scene.desk.of("/tasks/2")
         assert sent.body == b'{"n": 2}'
         assert header(sent, "Idempotency-Key") == header(sent, "Breaker-Job") == told["id"]
 
@@ -79,7 +79,7 @@ async def test_a_caller_that_waits_long_enough_gets_the_downstreams_answer(start
         assert (told.one("Breaker-Outcome"), told.one("Preference-Applied")) == ("delayed", "wait=30")
         assert told.one("Content-Location") == f"/v1/jobs/{told.one('Breaker-Job')}/result"
         assert not told.has("Idempotent-Replayed")
-        assert len(desk.of("/work/1")) == 1
+        assert len(desk.of("/tasks/1")) == 1
 
 
 async def test_a_caller_that_has_waited_in_vain_keeps_its_job(start_gateway: Start) -> None:
@@ -91,7 +91,7 @@ async def test_a_caller_that_has_waited_in_vain_keeps_its_job(start_gateway: Sta
         assert (document(told)["state"], document(told)["durability"]) == ("queued", "memory")
         scene.desk.open.set()
         assert (await scene.ended(document(told)["id"]))["state"] == "succeeded"
-        assert len(scene.desk.of("/work/1")) == 1
+        assert len(scene.desk.of("/tasks/1")) == 1
 
 
 async def test_a_job_that_was_accepted_is_told_also_when_it_cannot_be_looked_at(
@@ -117,7 +117,7 @@ async def test_a_job_that_was_accepted_is_told_also_when_it_cannot_be_looked_at(
         assert process.jobs._ended == {}, "who cannot wait is not expected to"
         scene.desk.open.set()
         assert (await scene.ended(document(told)["id"]))["state"] == "succeeded"
-        assert len(scene.desk.of("/work/1")) == 1
+        assert len(scene.desk.of("/tasks/1")) == 1
 
 
 async def test_a_deadline_ends_the_wait_and_not_the_job(start_gateway: Start) -> None:
@@ -139,7 +139,7 @@ async def test_who_waits_for_a_job_that_ends_without_an_answer_has_the_job(start
         assert (told.status, document(told)["state"]) == (202, "expired")
         gone = await scene.own("GET", document(told)["links"]["result"])
         assert (gone.status, gone.kind, gone.problem["state"]) == (410, "result-expired", "expired")
-        assert scene.desk.of("/work/1") == []
+        assert scene.desk.of("/tasks/1") == []
 
 
 def queued(scene: Scene) -> str:
@@ -173,7 +173,7 @@ async def test_a_job_that_did_not_start_in_time_expires(start_gateway: Start) ->
         assert datetime.fromisoformat(later["expires_at"]) - datetime.now(UTC) <= timedelta(minutes=2)
         ended = await scene.ended(job["id"])
         assert (ended["state"], ended["attempts"], ended["status"]) == ("expired", 0, None)
-        assert scene.desk.of("/work/1") == []
+        assert scene.desk.of("/tasks/1") == []
 
 
 async def test_a_job_behind_direct_calls_expires_in_time_as_well(start_gateway: Start) -> None:
@@ -226,7 +226,7 @@ async def test_a_critical_job_overtakes_others(start_gateway: Start) -> None:
         await scene.ended(low["id"])
         await scene.ended(normal["id"])
         # The others share what is left, so either of them may come next.
-        assert scene.desk.seen[1].head.startswith(b"POST /work/critical ")
+        assert scene.desk.seen[1].head.startswith(b"POST /tasks/critical ")
 
 
 async def test_a_full_queue_refuses_with_a_time(start_gateway: Start) -> None:

@@ -66,7 +66,7 @@ async def test_an_answer_that_is_too_large_is_not_handed_out_in_part(start_gatew
             assert told.problem["status_of_downstream"] == 200
         waited = await scene.call("2", "Prefer: respond-async, wait=4")
         assert (waited.status, document(waited)["state"]) == (202, "succeeded")
-        assert len(desk.of("/work/1")) == 1
+        assert len(desk.of("/tasks/1")) == 1
 
 
 async def test_a_job_that_has_not_changed_is_not_sent_again(start_gateway: Start) -> None:
@@ -146,7 +146,7 @@ async def test_a_waiting_job_can_be_cancelled_and_a_running_one_cannot(start_gat
         assert (runs.status, runs.kind, runs.problem["state"]) == (409, "not-cancellable", "running")
         scene.desk.open.set()
         assert (await scene.ended(str(filler)))["state"] == "succeeded"
-        assert scene.desk.of("/work/1") == scene.desk.of("/work/2") == []
+        assert scene.desk.of("/tasks/1") == scene.desk.of("/tasks/2") == []
 
 
 async def test_a_caller_sees_its_own_jobs_only(start_gateway: Start) -> None:

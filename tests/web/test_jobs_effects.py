@@ -102,7 +102,7 @@ async def test_what_the_downstream_says_happened_has_succeeded(start_gateway: St
         await until_state(scene, job, "succeeded")
         (question,) = [sent for sent in desk.seen if sent.head.startswith(b"GET ")]
         assert question.head.startswith(b"GET /done/pay-1 HTTP/1.1")
-        assert len(desk.of("/work/1")) == 1
+        assert len(desk.of("/tasks/1")) == 1
         told = await scene.own("GET", f"/v1/jobs/{job}/result")
         assert (told.status, told.problem["state"]) == (410, "succeeded")
         assert "its answer was lost" in told.problem["detail"]
@@ -115,7 +115,7 @@ async def test_what_the_downstream_does_not_know_of_runs_again(start_gateway: St
         job = await unknown(scene)
         await until_state(scene, job, "succeeded")
         assert (await scene.own("GET", f"/v1/jobs/{job}/result")).status == 201
-        assert [header(sent, "Idempotency-Key") for sent in desk.of("/work/1")] == ["pay-1"] * 2
+        assert [header(sent, "Idempotency-Key") for sent in desk.of("/tasks/1")] == ["pay-1"] * 2
 
 
 async def test_a_jobs_credential_is_the_configured_one_and_never_its_callers(start_gateway: Start) -> None:
@@ -136,7 +136,7 @@ async def test_a_jobs_credential_is_the_configured_one_and_never_its_callers(sta
         assert b"callers-own" not in stored(scene)
         scene.desk.open.set()
         await scene.ended(job["id"])
-        (sent,) = scene.desk.of("/work/2")
+        (sent,) = scene.desk.of("/tasks/2")
         assert b"callers-own" not in sent.head
         assert header(sent, "Authorization") is None
 
@@ -157,7 +157,7 @@ async def test_a_jobs_credential_is_read_when_it_is_sent(start_gateway: Start) -
         scene.desk.open.set()
         await scene.ended(job["id"])
         assert header(scene.desk.seen[0], "Authorization") == "Bearer first"
-        assert header(scene.desk.of("/work/1")[0], "Authorization") == "Bearer second"
+        assert header(scene.desk.of("/tasks/1")[0], "Authorization") == "Bearer second"
 
 
 def stored(scene: Scene) -> bytes:
@@ -199,7 +199,7 @@ async def test_nothing_of_a_sealed_job_can_be_read_in_the_store(start_gateway: S
         assert b"secret" not in stored(scene)
         desk.open.set()
         await scene.ended(job["id"])
-        (sent,) = desk.of("/work/secret-path")
+        (sent,) = desk.of("/tasks/secret-path")
         assert (sent.body, header(sent, "X-Plan")) == (b"secret-body", "secret-plan")
         await scene.call(direct, "Idempotency-Key: direct", body=b"secret-body")
         replay = await scene.call(direct, "Idempotency-Key: direct", body=b"secret-body")

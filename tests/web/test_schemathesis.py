@@ -35,7 +35,7 @@ CHECKS = [
     content_type_conformance, response_headers_conformance, response_schema_conformance, status_code_conformance,
 ]  # fmt: skip
 EXAMPLES = 8
-WORK = "POST /desk/work/{id}"
+WORK = "POST /desk/tasks/{id}"
 DOWNSTREAMS = {"support": 9101, "billing": 9102, "onboarding": 9103}
 
 
