@@ -26,6 +26,7 @@ from breaker.gateway.acceptance import Acceptance
 from breaker.gateway.call import Kind
 from breaker.gateway.chores import Chores
 from breaker.gateway.dispatcher import Dispatcher
+from breaker.gateway.gate import Gate
 from breaker.gateway.path import Path as CallPath
 from breaker.gateway.receipts import Receipts
 from breaker.gateway.runner import Runner
@@ -161,7 +162,7 @@ class GatewayProcess:
             raise StartError(f"a downstream's tls file cannot be used: {exc}") from exc
         self.jobs.configure(self.config.operations, self._facts)
         self.jobs.start()
-        path = CallPath(self.store, self._acceptance, self._emit, time.monotonic)
+        path = CallPath(Gate(self.store), self._acceptance, self._emit, time.monotonic)
         known = Callers(self.config.gateway.callers, self._emit)
         pages = JobPages(self.jobs, self.desk, lambda: self._runner.vault, self._receipts, self._chores.kick)
         self._handler = Handler(self._site, known, path, self._ids, self._pages(), pages, self._emit)

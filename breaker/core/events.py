@@ -221,6 +221,113 @@ class CallbackEnded:
 
 
 @dataclass(slots=True)
+class CircuitMoved:
+    """
+    A circuit changed its state; told by the replica whose step changed it.
+
+    Attributes:
+        was, state: States of core/circuit.py.
+        detail: Why, for a person: the failing share, or who forced it and the reason.
+
+    """
+
+    operation: str
+    was: str
+    state: str
+    generation: int
+    detail: str
+
+
+@dataclass(slots=True)
+class CircuitSeen:
+    """A replica heard of the state of a circuit, whoever changed it."""
+
+    operation: str
+    state: str
+
+
+@dataclass(slots=True)
+class LoneReplica:
+    """Whether one replica, ours, sees failures that the others do not."""
+
+    operation: str
+    is_lone: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class SlowedDown:
+    """The downstream asked for time; `tenant` is empty when the whole operation pauses."""
+
+    operation: str
+    tenant: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class CallRetried:
+    """A direct call failed and will be tried again; `reason` is the Result of the attempt."""
+
+    operation: str
+    reason: Result
+
+
+@dataclass(slots=True)
+class DegradedBegan:
+    """The store cannot be used: operations do what their configuration says; `kind` is that of the StoreError."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(slots=True)
+class DegradedEnded:
+    """The store is used again."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class OverAdmitted:
+    """
+    What this replica started of an operation while it was degraded, and how far all went over the limit.
+
+    Attributes:
+        started: Cost that this replica started by itself.
+        over: By how much more than before all replicas together went over what the limits would have allowed.
+
+    """
+
+    operation: str
+    started: int
+    over: int
+
+
+@dataclass(slots=True)
+class StewardChanged:
+    """Whether our replica does the chores of the cluster from now on; `term` fences them."""
+
+    is_steward: bool
+    term: int
+
+
+@dataclass(slots=True)
+class ReplicasSeen:
+    """How many replicas live, and how many run another configuration than the one that holds."""
+
+    live: int
+    differing: int
+    version: str
+
+
+@dataclass(slots=True)
+class StoreReset:
+    """The store has lost what it knew (flushed, restored, another instance): its epoch is not the one we knew."""
+
+    detail: str
+
+
+@dataclass(slots=True)
 class TenantsExceeded:
     """A caller names more tenants at a time than it may; the rest share one."""
 
@@ -251,6 +358,17 @@ Event = (
     | BatchSent
     | JobsLost
     | CallbackEnded
+    | CircuitMoved
+    | CircuitSeen
+    | LoneReplica
+    | SlowedDown
+    | CallRetried
+    | DegradedBegan
+    | DegradedEnded
+    | OverAdmitted
+    | StewardChanged
+    | ReplicasSeen
+    | StoreReset
     | TenantsExceeded
     | ConfigLoaded
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from breaker.core.circuit_policy import CircuitPolicy, DirectRetry, SlowDown, WhenStoreDown
 from breaker.core.job_policy import Batch, Callback, Effects, Idempotency, Queue, Retry
 
 LEASE_US = 10_000_000  # every slot is held under a lease of 10 s ...
@@ -264,6 +265,11 @@ class Operation:
         idempotency: With `overflow: queue` only.
         retry, batch, callback: Of its jobs.
         retired: Takes nothing new, and may be removed from the files when it is empty.
+        circuit: When it opens, and how it comes back.
+        slow_down, slow_down_max_ms: Who pauses when the downstream asks for time, and at most how long.
+        adaptive_min: The least to which the shared concurrency adapts; None does not adapt.
+        when_store_down: What is done while the store cannot be used.
+        direct_retry: Of calls that do not become jobs; None repeats nothing.
 
     """
 
@@ -292,6 +298,12 @@ class Operation:
     batch: Batch | None = None
     callback: Callback | None = None
     retired: bool = False
+    circuit: CircuitPolicy = field(default=CircuitPolicy())
+    slow_down: SlowDown = SlowDown.OPERATION
+    slow_down_max_ms: int = 300_000
+    adaptive_min: int | None = None
+    when_store_down: WhenStoreDown = WhenStoreDown.LOCAL_SHARE
+    direct_retry: DirectRetry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,10 +349,12 @@ class StoreSettings:
     How to reach the store.
 
     Attributes:
-        url: `redis://`, `rediss://`, `unix://` (or `embedded`, resolved by the command that starts it).
+        url: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` (or `embedded`, resolved by the
+            command that starts it).
         timeout_ms: For one round trip.
         password: Read from its file.
         ca_file: Authority for `rediss://`; None means the system's.
+        needed_at_start: Without the store the gateway does not start; else it starts degraded.
 
     """
 
@@ -349,6 +363,7 @@ class StoreSettings:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
+    needed_at_start: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +384,8 @@ class Gateway:
         operators: Who may use `/admin/v1`; none: loopback only, and then everybody there may.
         key_ring: (id, 32 bytes) of payload keys, the newest first; empty stores payloads as they are.
         jobs_max: Jobs that this process runs at a time, over all operations.
+        replicas_expected: Gateway processes that share the capacity, at least; each takes that share while the store
+            is away.
 
     """
 
@@ -388,6 +405,7 @@ class Gateway:
     operators: tuple[Operator, ...] = ()
     key_ring: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     jobs_max: int = 256
+    replicas_expected: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,9 @@ class Policy(StrEnum):
     TENANT_BYTES = "tenant-bytes"
     DRAINING = "draining"
     PAUSED = "paused"
+    CIRCUIT = "circuit"
+    SLOW_DOWN = "slow-down"
+    TENANT_SLOW_DOWN = "tenant-slow-down"
 
     @property
     def is_tenants_own(self) -> bool:
@@ -39,7 +42,9 @@ class Policy(StrEnum):
         return self in _FULL
 
 
-_TENANTS_OWN = (Policy.TENANT_RATE, Policy.TENANT_SLOTS, Policy.TENANT_JOBS, Policy.TENANT_BYTES)
+_TENANTS_OWN = (
+    Policy.TENANT_RATE, Policy.TENANT_SLOTS, Policy.TENANT_JOBS, Policy.TENANT_BYTES, Policy.TENANT_SLOW_DOWN,
+)  # fmt: skip
 _FULL = (Policy.JOBS, Policy.BYTES, Policy.TENANT_JOBS, Policy.TENANT_BYTES)
 
 

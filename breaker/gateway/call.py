@@ -38,6 +38,7 @@ class Kind(StrEnum):
     QUEUE_FULL = "queue-full"
     PAUSED = "paused"
     DRAINING = "draining"
+    CIRCUIT_OPEN = "circuit-open"
     IDEMPOTENCY_KEY_MISSING = "idempotency-key-missing"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     IN_PROGRESS = "in-progress"

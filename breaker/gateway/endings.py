@@ -25,6 +25,9 @@ WHY = {
     Policy.TENANT_BYTES: "the jobs of tenant {tenant} for {operation} take as many bytes as they may",
     Policy.DRAINING: "{operation} takes nothing new: it is being drained or retired",
     Policy.PAUSED: "{operation} was paused by a person",
+    Policy.CIRCUIT: "the circuit of {operation} is open: its downstream fails",
+    Policy.SLOW_DOWN: "the downstream of {operation} asked for time",
+    Policy.TENANT_SLOW_DOWN: "the downstream of {operation} asked for time for tenant {tenant}",
 }
 
 

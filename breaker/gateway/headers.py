@@ -13,6 +13,7 @@ from breaker.store.policy import limits_of
 NOT_OF_CAPACITY = frozenset(
     {
         Policy.JOBS, Policy.BYTES, Policy.TENANT_JOBS, Policy.TENANT_BYTES, Policy.DRAINING, Policy.PAUSED,
+        Policy.CIRCUIT, Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN,
     }
 )  # fmt: skip
 LINES_MAX = 1_000  # RateLimit-Policy lines kept per operation, one per tenant with limits of its own

@@ -14,15 +14,16 @@ Each accepted call ends in exactly one outcome, counted once.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import assert_never
 
-from breaker.core.errors import StoreError
 from breaker.core.events import Action, CallEnded, Listener, Outcome, Result
 from breaker.core.state import Ask
-from breaker.core.verdict import Admitted, Refused, TooCostly, Waiting
+from breaker.core.verdict import Admitted, Refused, TooCostly
 from breaker.gateway.acceptance import Acceptance, Answer, Replay
+from breaker.gateway.attempt import retry_after_us
 from breaker.gateway.call import Call, CallerError, Kind, Receipt, Refusal
 from breaker.gateway.downstream import DownstreamError, Response, TimedOut
 from breaker.gateway.endings import (
@@ -33,19 +34,17 @@ from breaker.gateway.endings import (
     result_of,
     result_of_failure,
 )
+from breaker.gateway.gate import Ended, Gate
 from breaker.gateway.headers import our_lines, own_key, replay_lines
 from breaker.gateway.inspection import inspect
-from breaker.gateway.refusals import degraded, refused, too_costly
-from breaker.store.capacity import CapacityStore
+from breaker.gateway.refusals import refused, too_costly
 
 
 class Path:
     """What the gateway does with calls; one for all operations."""
 
-    def __init__(
-        self, store: CapacityStore, acceptance: Acceptance, emit: Listener, now: Callable[[], float]
-    ) -> None:
-        self._store, self._acceptance, self._emit, self._now = store, acceptance, emit, now
+    def __init__(self, gate: Gate, acceptance: Acceptance, emit: Listener, now: Callable[[], float]) -> None:
+        self._gate, self._acceptance, self._emit, self._now = gate, acceptance, emit, now
 
     async def take(self, call: Call) -> None:
         """
@@ -113,15 +112,7 @@ class Path:
             cost=call.cost,
             wait_us=int(wait_s * 1e6) if wait_s > 0 else 0,
         )
-        try:
-            verdict = await self._store.admit(lane, ask)
-            if isinstance(verdict, Waiting):
-                verdict = await self._store.wait_for_turn(lane, ask, ask.wait_us / 1e6)
-        except StoreError as exc:
-            return degraded(f"capacity cannot be decided now: {exc}; nothing was executed")
-        if isinstance(verdict, Admitted | Refused | TooCostly):
-            return verdict
-        return degraded("withdrawn; nothing was executed")
+        return await self._gate.admit(work, ask)
 
     async def _accept(self, call: Call) -> Answer:
         """The same for an operation with a queue: what cannot start now is a job."""
@@ -139,9 +130,8 @@ class Path:
 
     async def _forward(self, call: Call, verdict: Admitted) -> None:
         work = call.work
-        if verdict.leased:
-            self._store.hold(work.lane, call.ask)
-        linger, service_us = "", 0
+        self._gate.began(work, call.ask, verdict)
+        ended = Ended()
         response: Response | None = None
         failure: DownstreamError | CallerError | None = None
         try:
@@ -149,20 +139,22 @@ class Path:
             response = await self._send(call)
             if response.stream is not None:
                 await self._relay(call, response)
-            service_us = int((self._now() - call.admitted) * 1e6)
+            ended.result, ended.service_us = result_of(response), int((self._now() - call.admitted) * 1e6)
+            if ended.result is Result.SLOW_DOWN:
+                ended.retry_after_us = retry_after_us(response.headers, int(time.time() * 1e6))
         except ValueError as exc:
             failure = CallerError(Kind.BAD_REQUEST, f"the call cannot be passed on: {exc}")
         except (DownstreamError, CallerError) as exc:
             failure = exc
+            ended.result = result_of_failure(exc)
             if response or (isinstance(exc, TimedOut) and exc.sent):
-                linger = work.linger  # the downstream still works on it
+                ended.linger = work.linger  # the downstream still works on it
         except asyncio.CancelledError:
-            linger = work.linger
+            ended.linger = work.linger
             raise
         finally:
             # On every exit, also when cancelled: the lease is the last resort, not the plan.
-            if verdict.leased:
-                self._store.settle(work.lane, call.ask, linger=linger, service_us=service_us)
+            self._gate.ended(work, call.ask, verdict, ended)
             if call.offer:
                 self._acceptance.direct_ended(call, response, failure)
         if response is None or failure is not None:

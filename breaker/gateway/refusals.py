@@ -75,6 +75,8 @@ def refused(call: Call, verdict: Refused) -> Refusal:
         kind = Kind.DRAINING
     elif policy is Policy.PAUSED:
         kind = Kind.PAUSED
+    elif policy is Policy.CIRCUIT:
+        kind = Kind.CIRCUIT_OPEN
     return Refusal(
         kind=kind, detail=WHY[policy].format(operation=operation.name, tenant=call.tenant), policy=policy,
         retry_after_us=verdict.retry_after_us, room=verdict.room,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 POLICIES = (
     None, Policy.RATE, Policy.SLOTS, Policy.QUOTA, Policy.TENANT_RATE, Policy.TENANT_SLOTS,
     Policy.CLOSED, Policy.WAITING, Policy.JOBS, Policy.BYTES, Policy.TENANT_JOBS, Policy.TENANT_BYTES,
-    Policy.DRAINING, Policy.PAUSED,
+    Policy.DRAINING, Policy.PAUSED, Policy.CIRCUIT, Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN,
 )  # fmt: skip
 KEY_COUNT = str(len(OPERATION_KEYS)).encode()
 GONE_MAX = 10_000

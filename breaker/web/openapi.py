@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from breaker.core.circuit_policy import CircuitMode
 from breaker.core.job_policy import Durability
 from breaker.core.model import Config, Mode, Operation, Overflow
 from breaker.gateway.call import Kind
@@ -106,6 +107,7 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
         Kind.QUEUE_FULL: has_queue,
         Kind.PAUSED: not capacity.is_unlimited and not has_queue,
         Kind.DRAINING: has_queue or not capacity.is_unlimited,
+        Kind.CIRCUIT_OPEN: operation.circuit.mode is CircuitMode.ENFORCE and not has_queue,
         Kind.IDEMPOTENCY_KEY_MISSING: has_queue and operation.idempotency.is_required,
         Kind.IDEMPOTENCY_KEY_REUSED: has_queue,
         Kind.IN_PROGRESS: has_queue,

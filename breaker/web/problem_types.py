@@ -144,6 +144,13 @@ PROBLEMS: Mapping[Kind, ProblemType] = {
         meaning="The job runs or has ended. Nothing was changed.",
         advice="Wait for its end; what was executed has to be undone where it was done.",
     ),
+    Kind.CIRCUIT_OPEN: ProblemType(
+        status=503, title="Circuit open",
+        meaning="The downstream fails, so that nothing is sent to it for a while. Nothing was executed. With"
+        " `scope: replica` only this gateway process sees failures, and others may take the call.",
+        advice="Come back after Retry-After; that is when the next calls are let through to see whether it is well"
+        " again.",
+    ),
     Kind.DEGRADED: ProblemType(
         status=503, title="Capacity cannot be decided",
         meaning="The gateway cannot reach the store that holds the shared capacity. Nothing was executed.",
