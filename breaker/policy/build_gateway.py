@@ -18,6 +18,7 @@ from breaker.policy.files import check_readable, read_secret
 from breaker.policy.gateway_file import CallerSection, GatewayFile, KeySection, StoreSection
 from breaker.policy.job_words import parse_payload_key
 from breaker.policy.shape import Shaped
+from breaker.policy.store_url import is_tls, with_tls
 from breaker.policy.words import did_you_mean
 
 _KEYS_MAX = 2  # the old and the new one, while a key rotates
@@ -56,6 +57,7 @@ class GatewayBuilder:
             operators=operators,
             key_ring=self._key_ring(file),
             jobs_max=file.jobs.in_flight,
+            replicas_expected=file.replicas_expected,
         )
 
     def _store(self, store: StoreSection) -> StoreSettings:
@@ -66,10 +68,10 @@ class GatewayBuilder:
         if store.ca_file is not None:
             path = self.folder / store.ca_file
             ca_file = self._from_file(("store", "ca_file"), lambda: check_readable(path))
-            if not store.url.startswith("rediss:"):
+            if not is_tls(store.url):
                 self._add(
                     ("store", "ca_file"),
-                    f"`ca_file` has no effect on {store.url}: write rediss:// or leave it out",
+                    f"`ca_file` has no effect on {store.url}: write {with_tls(store.url)}:// or leave it out",
                 )
         has_password = password is not None or store.password_file is not None
         if store.username is not None and not has_password and not self.shaped.is_broken(("store",)):
@@ -80,6 +82,7 @@ class GatewayBuilder:
             username=store.username,
             password=password,
             ca_file=ca_file,
+            needed_at_start=store.needed_at_start,
         )
 
     def _callers(self, file: GatewayFile) -> tuple[Caller, ...] | None:

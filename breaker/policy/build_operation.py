@@ -14,6 +14,7 @@ from typing import TypeVar
 from breaker.core.errors import Problem
 from breaker.core.job_policy import Queue
 from breaker.core.model import Credential, Downstream, HangUp, Operation, Overflow, TenantSource, Tls
+from breaker.policy.build_circuit import CircuitBuilder
 from breaker.policy.build_limits import LimitsBuilder
 from breaker.policy.build_queue import JobsBuilder
 from breaker.policy.document import Loc
@@ -37,6 +38,7 @@ class OperationsBuilder:
     path: Path
     files: Files
     has_payload_keys: bool
+    has_callers: bool
     problems: list[Problem]
 
     def build(self) -> list[Operation]:
@@ -77,6 +79,9 @@ class OperationsBuilder:
             has_payload_keys=self.has_payload_keys,
             problems=self.problems,
         ).build(section)
+        precautions = CircuitBuilder(
+            shaped=self.shaped, at=at, has_callers=self.has_callers, problems=self.problems
+        ).build(section, capacity, downstream, tenant)
         if downstream is None or team is None:
             return None
         return Operation(
@@ -105,6 +110,12 @@ class OperationsBuilder:
             batch=jobs.batch,
             callback=jobs.callback,
             retired=section.retired,
+            circuit=precautions.circuit,
+            slow_down=precautions.slow_down,
+            slow_down_max_ms=precautions.slow_down_max_ms,
+            adaptive_min=precautions.adaptive_min,
+            when_store_down=precautions.when_store_down,
+            direct_retry=precautions.direct_retry,
         )
 
     def _downstream(self, at: Loc, section: OperationSection) -> Downstream | None:

@@ -2,7 +2,7 @@
 Queues: from the sections about jobs to core types, with what only shows across fields.
 
 Everything here belongs to `overflow: queue`; without it each of these fields is a problem, because
-somebody would believe in a key, a retry or a callback that is not there.
+somebody would believe in a key, a batch or a callback that is not there. `retry` alone is of both.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from breaker.core.job_policy import (
     Retry,
 )
 from breaker.core.model import Match
-from breaker.policy import later
+from breaker.policy.build_retry import RetryBuilder
 from breaker.policy.document import Loc
 from breaker.policy.files import read_secret
 from breaker.policy.job_sections import (
@@ -30,7 +30,6 @@ from breaker.policy.job_sections import (
     BatchSection,
     CallbackSection,
     QueueSection,
-    RetrySection,
 )
 from breaker.policy.job_words import PROBE_KEY, parse_webhook_secrets
 from breaker.policy.pipeline_file import OperationSection, PipelineFile
@@ -38,7 +37,7 @@ from breaker.policy.shape import Shaped
 from breaker.policy.units import format_duration, format_size
 from breaker.policy.words import BODILESS, placeholders
 
-_OF_JOBS = ("queue", "effects", "probe", "idempotency", "retry", "batch", "callback")
+_OF_JOBS = ("queue", "effects", "probe", "idempotency", "batch", "callback")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ class JobsBuilder:
             idempotency=Idempotency(
                 is_required=section.idempotency.key == "required", window_ms=section.idempotency.window
             ),
-            retry=self._retry(section.retry),
+            retry=RetryBuilder(shaped=self.shaped, at=self.at, problems=self.problems).of_jobs(section.retry),
             batch=self._batch(section.batch, queue) if section.batch else None,
             callback=self._callback(section.callback) if section.callback else None,
         )
@@ -104,9 +103,7 @@ class JobsBuilder:
             if name in section.model_fields_set and getattr(section, name) is not None:
                 self._add(
                     (name,),
-                    later.DIRECT_RETRY
-                    if name == "retry"
-                    else f"`{name}` has no effect with `overflow: {section.overflow}`: "
+                    f"`{name}` has no effect with `overflow: {section.overflow}`: "
                     "write `overflow: queue` or leave it out",
                     at_key=True,
                 )
@@ -214,16 +211,6 @@ class JobsBuilder:
                 f"`match` has a placeholder {{{PROBE_KEY}}}, which `probe` uses for the key that was sent: "
                 "give that of `match` another name",
             )
-
-    def _retry(self, section: RetrySection) -> Retry:
-        if section.base > section.cap and not self._is_broken("retry"):
-            stated = "base" if "base" in section.model_fields_set else "cap"
-            self._add(
-                ("retry", stated),
-                f"`retry.base` {format_duration(section.base)} is more than `retry.cap` "
-                f"{format_duration(section.cap)}: the first pause cannot be the longest",
-            )
-        return Retry(for_ms=section.for_, base_ms=section.base, cap_ms=section.cap, attempts=section.attempts)
 
     def _batch(self, section: BatchSection, queue: Queue | None) -> Batch:
         is_known = not self._is_broken("batch") and not self._is_broken("queue")

@@ -68,6 +68,10 @@ class Document:
         """Did the person state this?"""
         return loc in self.places or loc in self.variables
 
+    def has_inside(self, loc: Loc) -> bool:
+        """Is it a mapping or a list with something in it?"""
+        return any(len(place) > len(loc) and place[: len(loc)] == loc for place in self.places)
+
     def origin(self, loc: Loc) -> str:
         """`file:line` of a stated value, or the variable that states it."""
         if loc in self.variables:

@@ -16,6 +16,7 @@ from breaker.policy.values import operation_values
 
 _AHEAD_US = 400 * 86_400_000_000  # beyond a year, so that a single date is found
 _FROM_PIPELINE = {"team", "downstream", "tenant"}
+_SHORT = {"capacity.cost.constant", "circuit.mode"}
 DEFAULT = "default"
 
 
@@ -73,10 +74,12 @@ def explain(loaded: Loaded, operation: str, now_us: int) -> Explanation:
 def _origin(document: Document, name: str, path: str) -> str:
     loc = _loc(path)
     own: Loc = ("operations", name)
-    # `cost: 5` is short for the constant, `tenant: null` for the whole mapping.
-    for stated in (loc, loc[:-1] if path == "capacity.cost.constant" or loc[0] == "tenant" else loc):
-        if document.has((*own, *stated)):
-            return document.origin((*own, *stated))
+    if document.has((*own, *loc)):
+        return document.origin((*own, *loc))
+    # `cost: 5` is short for the constant, `circuit: off` for its mode; `tenant` replaces the pipeline's as a whole.
+    is_short = path in _SHORT and not document.has_inside((*own, *loc[:-1]))
+    if (is_short or loc[0] == "tenant") and document.has((*own, *loc[:-1])):
+        return document.origin((*own, *loc[:-1]))
     if loc[0] in _FROM_PIPELINE and document.has(loc):
         return f"{document.origin(loc)} (pipeline)"
     inherits = _inherits_from(loc)

@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from breaker.policy import kinds as k
-from breaker.policy import words as w
+from breaker.policy.store_url import check_store_url
 
 
 class StoreSection(k.Section):
     """How to reach the store."""
 
-    url: Annotated[str, *k.text("URL", w.check_store_url)] = k.setting(
-        "`embedded`, `redis://`, `rediss://` or `unix://`.",
+    url: Annotated[str, *k.text("URL", check_store_url)] = k.setting(
+        "`embedded`, `redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; `rediss` is TLS.",
         "embedded",
         example="rediss://valkey.internal:6379/0",
     )
@@ -24,7 +24,12 @@ class StoreSection(k.Section):
     username: k.Text | None = k.setting("For servers with users (ACL).", None, example="breaker")
     password_file: k.File | None = k.setting("File with the password.", None, example="secrets/store")
     ca_file: k.File | None = k.setting(
-        "Authorities that are trusted for `rediss://`.", None, example="tls/ca.pem", shown="the system's"
+        "Authorities that are trusted with `rediss`.", None, example="tls/ca.pem", shown="the system's"
+    )
+    needed_at_start: bool = k.setting(
+        "`true`: without its store a gateway does not start; `false`: it starts degraded.",
+        True,
+        example=False,
     )
 
 
@@ -116,6 +121,12 @@ class GatewayFile(k.Section):
     admin: k.Address = k.setting("The admin listener.", "127.0.0.1:8081", example="127.0.0.1:8081")
     cluster: k.Name = k.setting(
         "Prefix of all keys in the store, and a label.", "default", example="production"
+    )
+    replicas_expected: Annotated[int, Field(ge=1, le=1000)] = k.setting(
+        "Gateway processes that share the capacity, at least; while the store is away each takes that share, "
+        "1 to 1000.",
+        1,
+        example=3,
     )
     store: StoreSection = Field(default=StoreSection())
     callers: list[CallerSection] | None = Field(default=None)

@@ -96,17 +96,31 @@ class IdempotencySection(k.Section):
 
 
 class RetrySection(k.Section):
-    """Attempts after one that failed."""
+    """Attempts after one that failed; without a queue `build_retry.py` has other defaults."""
 
     for_: Annotated[k.Length, Field(alias="for")] = k.setting(
-        "Budget of time from the first attempt on; after that the job is dead.", "1h", example="6h"
+        "Budget of time from the first attempt on; after that the job is dead, or the call has failed.",
+        "1h",
+        example="6h",
+        shown="`1h`; without a queue the call's deadline",
     )
     base: k.Length = k.setting(
-        "Upper end of the first pause; it doubles with each attempt.", "1s", example="2s"
+        "Upper end of the first pause; it doubles with each attempt.",
+        "1s",
+        example="2s",
+        shown="`1s`; without a queue `100ms`",
     )
-    cap: k.Length = k.setting("Upper end of every pause.", "5m", example="2m")
+    cap: k.Length = k.setting(
+        "Upper end of every pause; without a queue at most 60s.",
+        "5m",
+        example="2s",
+        shown="`5m`; without a queue `5s`",
+    )
     attempts: Annotated[int, Field(ge=1, le=1000)] | None = k.setting(
-        "The most attempts that may fail; 1 never tries again.", None, example=5, shown="as many as fit"
+        "The most attempts that may fail; 1 never tries again. Without a queue 2 to 10.",
+        None,
+        example=5,
+        shown="as many as fit; without a queue `3`",
     )
 
 

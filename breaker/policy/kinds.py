@@ -83,6 +83,17 @@ def at_most(longest: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def at_least(shortest: str) -> AfterValidator:
+    """The other bound on a duration, likewise."""
+
+    def check(duration_ms: int) -> int:
+        if duration_ms < u.parse_duration(shortest):
+            raise ValueError(f"{u.format_duration(duration_ms)} is too short: at least {shortest}")
+        return duration_ms
+
+    return AfterValidator(check)
+
+
 def at_most_size(largest: str) -> AfterValidator:
     """A bound on a size, likewise."""
 

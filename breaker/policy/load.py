@@ -88,6 +88,7 @@ def load_documents(folder: Path, environ: Mapping[str, str]) -> Loaded:
             files=files,
             # As stated, not as read: a key that cannot be read is one problem and not one per queue.
             has_payload_keys=overrides.document.has(("payload_keys",)),
+            has_callers=overrides.document.has(("callers",)),
             problems=problems,
         )
         operations |= {operation.name: operation for operation in builder.build()}

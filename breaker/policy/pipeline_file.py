@@ -1,7 +1,7 @@
 """
 The shape of `pipelines/*.yaml`, field by field, as pydantic reads it.
 
-What needs more than one value, or another file, is checked in `build_operation.py` and `build_queue.py`.
+What needs more than one value, or another file, is checked in `build_operation.py` and the builders that it calls.
 """
 
 from typing import Annotated, Literal
@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from breaker.policy import kinds as k
 from breaker.policy import words as w
+from breaker.policy.circuit_sections import AdaptiveSection, CircuitSection, ShortCircuit
 from breaker.policy.job_sections import (
     BatchSection,
     CallbackSection,
@@ -215,6 +216,22 @@ class OperationSection(k.Section):
     retry: RetrySection = Field(default=RetrySection())
     batch: BatchSection | None = Field(default=None)
     callback: CallbackSection | None = Field(default=None)
+    circuit: ShortCircuit = Field(default=CircuitSection())
+    slow_down: Literal["operation", "tenant"] = k.setting(
+        "Who pauses when the downstream asks for time: all calls, or those of the tenant that it answered.",
+        "operation",
+        example="tenant",
+    )
+    slow_down_max: Annotated[k.Length, k.at_most("24h")] = k.setting(
+        "The longest pause that the downstream may ask for; at most 24h.", "5m", example="30s"
+    )
+    adaptive: AdaptiveSection | None = Field(default=None)
+    when_store_down: Literal["local_share", "refuse", "allow"] | None = k.setting(
+        "While the store is away: each replica admits its share of the limits, refuses, or admits all.",
+        None,
+        example="refuse",
+        shown="`local_share`; with `overflow: queue` `refuse`, and nothing else",
+    )
     retired: bool = k.setting(
         "Takes nothing new; may be removed from the file when no job is left.", False, example=True
     )

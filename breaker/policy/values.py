@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from breaker.core.circuit_policy import CircuitPolicy, DirectRetry
 from breaker.core.job_policy import Queue
 from breaker.core.model import (
     Caller,
@@ -61,7 +62,16 @@ def operation_values(operation: Operation) -> dict[str, Value]:
         "max_body": _or(operation.body_max, u.format_size, "no limit (streamed)"),
         "body_timeout": u.format_duration(operation.body_timeout_ms),
         "on_hang_up": operation.on_hang_up or _on_hang_up(operation.match.method),
-        **(_jobs(operation) if operation.overflow is Overflow.QUEUE else {}),
+        **(
+            _jobs(operation)
+            if operation.overflow is Overflow.QUEUE
+            else _direct_retry(operation.direct_retry)
+        ),
+        **_circuit(operation.circuit),
+        "slow_down": operation.slow_down,
+        "slow_down_max": u.format_duration(operation.slow_down_max_ms),
+        "adaptive.min": _or(operation.adaptive_min, str, NONE),
+        "when_store_down": operation.when_store_down,
         "retired": _yes(operation.retired),
     }
 
@@ -73,11 +83,13 @@ def gateway_values(gateway: Gateway) -> dict[str, Value]:
         "listen": gateway.listen,
         "admin": gateway.admin,
         "cluster": gateway.cluster,
+        "replicas_expected": str(gateway.replicas_expected),
         "store.url": store.url,
         "store.timeout": u.format_duration(store.timeout_ms),
         "store.username": store.username or NONE,
         "store.password_file": Hidden(store.password) if store.password else NONE,
         "store.ca_file": store.ca_file or NONE,
+        "store.needed_at_start": _yes(store.needed_at_start),
         "log.level": gateway.log_level,
         "log.format": gateway.log_format,
         "log.sample": f"{gateway.log_sample:g}",
@@ -193,6 +205,33 @@ def _jobs(operation: Operation) -> dict[str, Value]:
         "batch.path": f"POST {batch.path}" if batch else NONE,
         "callback.allow": ", ".join(callback.allow) if callback else NONE,
         "callback.secret_file": Hidden(callback.secrets) if callback else NONE,
+    }
+
+
+def _direct_retry(retry: DirectRetry | None) -> dict[str, Value]:
+    if retry is None:
+        return dict.fromkeys(("retry.for", "retry.base", "retry.cap", "retry.attempts"), NONE)
+    return {
+        "retry.for": _or(retry.for_ms, u.format_duration, "the call's deadline"),
+        "retry.base": u.format_duration(retry.base_ms),
+        "retry.cap": u.format_duration(retry.cap_ms),
+        "retry.attempts": str(retry.attempts),
+    }
+
+
+def _circuit(circuit: CircuitPolicy) -> dict[str, Value]:
+    return {
+        "circuit.failure_rate": f"{circuit.failure_rate:g}",
+        "circuit.slow_rate": "off" if circuit.slow_rate is None else f"{circuit.slow_rate:g}",
+        "circuit.slow_call": _or(circuit.slow_call_ms, u.format_duration, "off"),
+        "circuit.min_calls": str(circuit.min_calls),
+        "circuit.consecutive": str(circuit.consecutive),
+        "circuit.window": u.format_duration(circuit.window_ms),
+        "circuit.open": u.format_duration(circuit.open_ms),
+        "circuit.open_max": u.format_duration(circuit.open_max_ms),
+        "circuit.probes": str(circuit.probes),
+        "circuit.ramp": u.format_duration(circuit.ramp_ms),
+        "circuit.mode": circuit.mode,
     }
 
 

@@ -100,26 +100,12 @@ def check_pointer(text: str) -> str:
 
 def check_downstream_url(text: str) -> str:
     """An http(s) URL with host and optional path; a trailing '/' is dropped."""
-    parts = _split_url(text, ("http", "https"))
+    parts = split_url(text, ("http", "https"))
     if "?" in text or "#" in text:
         raise ValueError(f"{text!r} has a query or fragment: only scheme, host, port and path belong here")
     if not parts.hostname:
         raise ValueError(f"{text!r} has no host: write http://host:port")
     return text.rstrip("/")
-
-
-def check_store_url(text: str) -> str:
-    if text == "embedded":
-        return text
-    scheme = text.partition(":")[0]
-    if scheme in {"redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"}:
-        raise ValueError(f"`{scheme}://` is not available yet: use redis://, rediss://, unix:// or embedded")
-    parts = _split_url(text, ("redis", "rediss", "unix"), "embedded, ")
-    if scheme == "unix" and not parts.path:
-        raise ValueError(f"{text!r} has no path: write unix:///run/valkey.sock")
-    if scheme != "unix" and not parts.hostname:
-        raise ValueError(f"{text!r} has no host: write {scheme}://host:6379")
-    return text
 
 
 def parse_match(value: object) -> Match:
@@ -210,7 +196,7 @@ def _parse_times(times: str, text: str) -> tuple[int, int]:
     return start, end
 
 
-def _split_url(text: str, schemes: tuple[str, ...], also: str = "") -> SplitResult:
+def split_url(text: str, schemes: tuple[str, ...], also: str = "") -> SplitResult:
     """The parts of a URL; one that carries a secret is not repeated in the message."""
     try:
         parts = urlsplit(text)

@@ -190,16 +190,6 @@ def test_a_field_about_jobs_that_says_none_is_no_mistake(write: Write, problems:
     assert problems() == []
 
 
-def test_retries_of_direct_calls_are_not_there_yet(write: Write, problems: Problems) -> None:
-    """With a queue they are."""
-    write(B, PIPELINE + "    retry: {for: 1h}\n")
-    assert problems() == [
-        f"{B}:7:5: `retry` needs `overflow: queue` for now: retries of direct calls come with circuits"
-    ]
-    write(B, QUEUED + "    retry: {for: 1h}\n")
-    assert problems() == []
-
-
 def test_a_misspelt_overflow_does_not_make_the_queue_wrong(write: Write, problems: Problems) -> None:
     """One mistake, one problem."""
     write(B, QUEUED.replace("overflow: queue", "overflow: quee") + "    effects: once\n")
