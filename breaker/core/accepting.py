@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from breaker.core import rate
-from breaker.core.admission import blocks, never_fits, room, start, ticket_us
+from breaker.core.admission import barred, blocks, in_shadow, never_fits, room, start, ticket_us
+from breaker.core.circuit import CircuitState, standing
 from breaker.core.job_policy import BANDS
 from breaker.core.jobs import (
     Accepted,
@@ -87,14 +88,17 @@ def decide(
         until = held_until_us(terms, now_us)
         retry = until - now_us if until else terms.retry_max_us
         return Refused(policy=Policy.DRAINING, retry_after_us=retry, room=room(state, view, offer.tenant))
-    is_later = offer.not_before_us > now_us or offer.is_async or hold == Policy.PAUSED
+    stop = barred(state, view, offer.tenant)
+    blocked = stop or blocked
+    is_later = offer.not_before_us > now_us or offer.is_async or hold == Policy.PAUSED or stop is not None
     if not is_later and not is_shadow and blocked is None and is_behind(jobs, queue, offer, now_us):
         blocked = (Policy.WAITING, 0)
     if not is_later and (is_shadow or blocked is None):
         return start_now(state, jobs, view, offer, blocked, lease_us)
-    if refused := refuse(state, jobs, view, offer, blocked, head_size):
+    counts = stop is not None or terms.mode is Mode.ENFORCE
+    if refused := refuse(state, jobs, view, offer, blocked, head_size, counts=counts):
         return refused
-    return enqueue(state, jobs, view, offer, blocked, lease_us, head_size)
+    return enqueue(state, jobs, view, offer, blocked, lease_us, head_size, counts=counts)
 
 
 def find_known(state: State, jobs: Jobs, queue: QueueTerms, offer: Offer, now_us: int) -> Accepted | None:
@@ -130,9 +134,9 @@ def start_now(
     state: State, jobs: Jobs, view: View, offer: Offer, blocked: tuple[Policy, int] | None, lease_us: int
 ) -> Admitted:
     """A call with a key holds a lease in any case: while it lives, the key is in progress."""
-    leased = bool(offer.key)
+    leased, is_probe, shadow = bool(offer.key), False, blocked[0] if blocked else in_shadow(state, view)
     if blocked is None:
-        leased = start(
+        leased, is_probe = start(
             state, view, offer.lease_id, offer.tenant, offer.cost, lease_us, waited=bool(offer.key)
         )
     if blocked and leased:
@@ -143,17 +147,16 @@ def start_now(
         jobs.keys[offer.caller, offer.key] = KnownKey(
             job=offer.job, lease_id=offer.lease_id, fingerprint=offer.fingerprint
         )
-    return Admitted(
-        room=room(state, view, offer.tenant), leased=leased, shadow=blocked[0] if blocked else None
-    )
+    return Admitted(room=room(state, view, offer.tenant), leased=leased, shadow=shadow, is_probe=is_probe)
 
 
 def refuse(
-    state: State, jobs: Jobs, view: View, offer: Offer, blocked: tuple[Policy, int] | None, head_size: int
-) -> Refused | None:
-    """Rule 5."""
+    state: State, jobs: Jobs, view: View, offer: Offer, blocked: tuple[Policy, int] | None, head_size: int,
+    *, counts: bool,
+) -> Refused | None:  # fmt: skip
+    """Rule 5; `counts`: what blocks it is not only rehearsed."""
     ask = Ask(id=offer.lease_id, tenant=offer.tenant, cost=offer.cost)
-    earliest = earliest_us(view, offer, blocked) if view.terms.mode is Mode.ENFORCE else None
+    earliest = earliest_us(state, view, offer, blocked) if counts else None
     if blocked and earliest is not None and 0 < offer.expiry_us <= earliest:
         retry = ticket_us(state, view, ask, *blocked)
         return Refused(policy=blocked[0], retry_after_us=retry, room=room(state, view, offer.tenant))
@@ -167,7 +170,7 @@ def refuse(
     return Refused(policy=bound, retry_after_us=retry, room=room(state, view, offer.tenant))
 
 
-def earliest_us(view: View, offer: Offer, blocked: tuple[Policy, int] | None) -> int | None:
+def earliest_us(state: State, view: View, offer: Offer, blocked: tuple[Policy, int] | None) -> int | None:
     """When the call could start, where the limit that blocks it says so."""
     if blocked is None:
         return None
@@ -179,6 +182,11 @@ def earliest_us(view: View, offer: Offer, blocked: tuple[Policy, int] | None) ->
         return view.quota_end_us or None
     if policy is Policy.RATE or (policy is Policy.TENANT_RATE and own and not rate.is_closed(own)):
         return view.now_us + wait
+    if policy in (Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN):
+        return view.now_us + wait
+    if policy is Policy.CIRCUIT and view.terms.circuit:
+        is_open = standing(state.circuit, view.terms.circuit, view.now_us) is CircuitState.OPEN
+        return view.now_us + wait if is_open else None
     return None
 
 
@@ -198,7 +206,7 @@ def full(jobs: Jobs, queue: QueueTerms, offer: Offer, size: int) -> Policy | Non
 
 def enqueue(
     state: State, jobs: Jobs, view: View, offer: Offer, blocked: tuple[Policy, int] | None,
-    lease_us: int, head_size: int,
+    lease_us: int, head_size: int, *, counts: bool,
 ) -> Queued:  # fmt: skip
     now = view.now_us
     job = Job(
@@ -216,7 +224,7 @@ def enqueue(
         job.state, job.due_us = JobState.SCHEDULED, offer.not_before_us
     else:
         until = None
-        if blocked and blocked[0].is_tenants_own and view.terms.mode is Mode.ENFORCE:
+        if blocked and blocked[0].is_tenants_own and counts:
             until = parked_until_us(*blocked, now, lease_us, job.line)
         wait_in_line(jobs, queue_of(view.terms), job, now, service_us=state.service_us, until_us=until)
     why = blocked[0] if blocked else None

@@ -16,11 +16,16 @@ holds the two together by replaying random histories through both.
 A call's way on is in `waiting.py` (its turn) and `settling.py` (giving back).
 """
 
-from breaker.core import rate
+from dataclasses import replace
+
+from breaker.core import circuit, rate
 from breaker.core.model import Limits, Mode, Overflow
 from breaker.core.state import Ask, State, View, Waiter, look_at, tenant_bucket
 from breaker.core.terms import Terms, held, held_until_us
 from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly, Verdict, Waiting
+
+# What has no capacity that comes back bit by bit: it opens at a moment.
+OPENS_AGAIN = (Policy.CLOSED, Policy.QUOTA, Policy.CIRCUIT, Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN)
 
 
 def admit(state: State, terms: Terms, ask: Ask, now_us: int, lease_us: int) -> Verdict | None:
@@ -31,6 +36,8 @@ def admit(state: State, terms: Terms, ask: Ask, now_us: int, lease_us: int) -> V
         return None
     if word := held(terms, now_us):
         return refuse_held(state, view, ask, Policy(word))
+    if stop := barred(state, view, ask.tenant):
+        return refuse_barred(state, view, ask, *stop)
     throttles = terms.overflow is Overflow.THROTTLE and terms.mode is Mode.ENFORCE
     blocked = blocks(state, view, ask)
     impossible = never_fits(view, ask)
@@ -43,10 +50,12 @@ def admit(state: State, terms: Terms, ask: Ask, now_us: int, lease_us: int) -> V
         blocked = (Policy.WAITING, 0)
     enforced_alert = terms.overflow is Overflow.ALERT and terms.mode is Mode.ENFORCE
     if blocked is None or enforced_alert:
-        leased = start(state, view, ask.id, ask.tenant, ask.cost, lease_us)
+        shadow = None if blocked else in_shadow(state, view)
+        leased, is_probe = start(state, view, ask.id, ask.tenant, ask.cost, lease_us)
         return Admitted(
-            room=room(state, view, ask.tenant), over=blocked[0] if blocked else None, leased=leased
-        )
+            room=room(state, view, ask.tenant), over=blocked[0] if blocked else None, shadow=shadow,
+            leased=leased, is_probe=is_probe,
+        )  # fmt: skip
     policy, wait = blocked
     if terms.mode is Mode.SHADOW:
         return Admitted(room=room(state, view, ask.tenant), shadow=policy)
@@ -73,12 +82,49 @@ def refuse_held(state: State, view: View, ask: Ask, policy: Policy) -> Refused:
     return Refused(policy=policy, retry_after_us=retry, room=room(state, view, ask.tenant))
 
 
+def barred(state: State, view: View, tenant: str = "") -> tuple[Policy, int] | None:
+    """Nothing goes to a downstream that fails or asked for time: why, and for how long."""
+    terms, now = view.terms, view.now_us
+    of_tenant = tenant_pause(state, view, tenant)
+    if found := circuit.bars(state.circuit, terms.circuit, now):
+        return found
+    if left := circuit.pauses(state.circuit.pause_us, terms.pause_max_us, now):
+        return Policy.SLOW_DOWN, left
+    return of_tenant
+
+
+def tenant_pause(state: State, view: View, tenant: str) -> tuple[Policy, int] | None:
+    limits = view.of_tenant(tenant)
+    if limits is None:
+        return None
+    bucket = tenant_bucket(state, limits, tenant, view.now_us)
+    left = circuit.pauses(bucket.pause_us, view.terms.pause_max_us, view.now_us)
+    return (Policy.TENANT_SLOW_DOWN, left) if left else None
+
+
+def in_shadow(state: State, view: View) -> Policy | None:
+    """What a circuit that is only rehearsed would say."""
+    terms = view.terms.circuit
+    if terms is None or not terms.is_shadow:
+        return None
+    enforced = replace(terms, is_shadow=False)
+    return Policy.CIRCUIT if circuit.bars(state.circuit, enforced, view.now_us) else None
+
+
+def refuse_barred(state: State, view: View, ask: Ask, policy: Policy, wait_us: int) -> Refused:
+    """Also what is in shadow, or only alerts."""
+    retry = ticket_us(state, view, ask, policy, wait_us)
+    return Refused(policy=policy, retry_after_us=retry, room=room(state, view, ask.tenant))
+
+
 def blocks(state: State, view: View, ask: Ask | Waiter) -> tuple[Policy, int] | None:
     """The limit that has no room and how long it will not, or None: rule 6."""
     now, cost = view.now_us, ask.cost
     limits = view.of_tenant(ask.tenant)
     if limits:
-        bucket = tenant_bucket(state, limits, ask.tenant, now)
+        if stop := tenant_pause(state, view, ask.tenant):
+            return stop
+        bucket = state.tenants[ask.tenant]
         if rate.is_closed(limits):
             return Policy.TENANT_RATE, view.terms.retry_max_us
         if (wait := rate.rate_wait_us(bucket, limits, cost, now)) > 0:
@@ -101,26 +147,35 @@ def never_fits(view: View, ask: Ask) -> Policy | None:
     own = view.of_tenant(ask.tenant)
     if own and not rate.can_fit(own, ask.cost):
         return Policy.TENANT_RATE
-    if not rate.can_fit(view.limits, ask.cost):
+    if not rate.can_fit(view.whole, ask.cost):
         return Policy.RATE
     return Policy.QUOTA if view.terms.quota and ask.cost > view.terms.quota else None
 
 
 def start(
     state: State, view: View, id_: str, tenant: str, cost: int, lease_us: int, *, waited: bool = False
-) -> bool:
+) -> tuple[bool, bool]:
     """
-    Spend from every limit and take the slots; whether a lease is held.
+    Spend from every limit and take the slots.
 
-    A call that waited holds one also where slots are not limited: that is how a lost wake is noticed.
+    A call that waited holds a lease also where slots are not limited: that is how a lost wake is noticed. So does
+    a probe: that is how a lost one is noticed.
+
+    Returns:
+        Whether a lease is held, and whether it is a probe.
+
     """
     now, limits = view.now_us, view.of_tenant(tenant)
     rate.charge(state.own, view.limits, cost, now)
     state.started += cost
     if view.terms.quota is not None:
         state.quota_used += cost
+    is_probe = circuit.is_probing(state.circuit, view.terms.circuit, now)
+    if is_probe:
+        circuit.on_probe(state.circuit, id_, now, lease_us)
     leased = (
         waited
+        or is_probe
         or view.limits.concurrency is not None
         or (limits is not None and limits.concurrency is not None)
     )
@@ -131,7 +186,7 @@ def start(
             bucket.leases[id_] = now + lease_us
     if leased:
         state.own.leases[id_] = now + lease_us
-    return leased
+    return leased, is_probe
 
 
 def has_room_to_wait(state: State, terms: Terms, ask: Ask, *, own_line: bool) -> bool:
@@ -178,12 +233,12 @@ def join(state: State, ask: Ask, policy: Policy, now_us: int, *, own_line: bool)
 def ticket_us(state: State, view: View, ask: Ask, policy: Policy, wait_us: int) -> int:
     """Rule 5. A closed limit names its opening; the others spread callers."""
     now, retry_max = view.now_us, view.terms.retry_max_us
-    if policy in (Policy.CLOSED, Policy.QUOTA):
-        return rate.opening_ticket_us(state.own, wait_us, now, retry_max)
     own = view.of_tenant(ask.tenant)
     bucket, limits = state.own, view.limits
     if policy.is_tenants_own and own:
         bucket, limits = tenant_bucket(state, own, ask.tenant, now), own
+    if policy in OPENS_AGAIN:
+        return rate.opening_ticket_us(bucket, wait_us, now, retry_max)
     step = ask.cost * rate.interval_us(limits)
     if policy in (Policy.SLOTS, Policy.TENANT_SLOTS) or (policy is Policy.WAITING and step == 0):
         step = rate.SERVICE_UNKNOWN_US

@@ -4,6 +4,7 @@ Everything Breaker raises on purpose, split by what the caller does next.
     BreakerError
     ├── ConfigError            a file is wrong: mend it (each problem has file, line and a way out)
     ├── StartError             this machine is not ready: ports, permissions, a wrong store
+    │   └── StoreAwayError         ... the store cannot be reached: with `needed_at_start: false` it may come later
     └── StoreError             the store did not do it: wait, or degrade
         ├── StoreTimeoutError      ... and it may still have happened: withdraw
         ├── StoreRefusedError      ... it answered, and refused (read-only, memory, loading)
@@ -53,6 +54,10 @@ class ConfigError(BreakerError):
 
 class StartError(BreakerError):
     """The machine is not ready to run the gateway; the message says what to do."""
+
+
+class StoreAwayError(StartError):
+    """The store cannot be reached, whatever it is."""
 
 
 class StoreError(BreakerError):

@@ -18,6 +18,8 @@ random histories through both.
 7. A line that its own tenant's cap blocks is parked: it stands aside, blocks nobody, and comes back
    when the cap may have room.
 8. A job that came back without having run goes to the front: its line was charged for nothing.
+9. While few may start, since a downstream is being tried, the earliest deadline goes first, of the lines that stand
+   first in each band.
 
 The next job of a band decides about its age, not the oldest: the oldest may be parked for days by
 its tenant's own cap, and would lift everybody else of its band over the critical ones.
@@ -32,6 +34,7 @@ SHARES = {1: 8, 2: 4, 3: 1}
 BAND_TAG = 840  # what a cost of 1 moves a band of share 1
 TAG = 2_520  # what a cost of 1 moves a line of weight 1; divided by each weight up to 10 without a rest
 UNPARK_MAX = 16
+URGENT_LINES = 16
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -187,12 +190,34 @@ def pick(turn: Turn, group: str, now_us: int) -> Pick | None:
         waiting = turn.waiting[band, line]
         id_ = min(waiting, key=lambda id_: (waiting[id_].deadline_us, id_))
         entry = waiting[id_]
-        is_aged = band > CRITICAL and 2 * now_us > entry.accepted_us + entry.deadline_us
-        counts_as = band - 1 if is_aged else band
+        counts_as = class_of(band, entry, now_us)
         is_first = counts_as == CRITICAL
         rank = entry.accepted_us if is_first else max(turn.tags[band], turn.virtual)
         found.append(((not is_first, rank, band), Pick(band=band, counts_as=counts_as, line=line, id=id_)))
     return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def class_of(band: int, entry: Entry, now_us: int) -> int:
+    """Rule 2: the band that it counts as."""
+    is_aged = band > CRITICAL and 2 * now_us > entry.accepted_us + entry.deadline_us
+    return band - 1 if is_aged else band
+
+
+def pick_urgent(turn: Turn, group: str, now_us: int) -> Pick | None:
+    """Rule 9."""
+    best: Pick | None = None
+    urgent = 0
+    for band in range(CRITICAL, LOWEST + 1):
+        lines = turn.lines.get((band, group))
+        first = sorted(lines.spots, key=lines.spots.__getitem__)[:URGENT_LINES] if lines else []
+        for line in first:
+            waiting = turn.waiting[band, line]
+            id_ = min(waiting, key=lambda id_: (waiting[id_].deadline_us, id_))
+            entry = waiting[id_]
+            if best is None or entry.deadline_us < urgent:
+                best = Pick(band=band, counts_as=class_of(band, entry, now_us), line=line, id=id_)
+                urgent = entry.deadline_us
+    return best
 
 
 def serve(turn: Turn, picked: Pick, cost: int, weight: int) -> None:

@@ -141,6 +141,7 @@ def give_back(state: State, jobs: Jobs, queue: QueueTerms, job: Job, now_us: int
     """Rule 4."""
     held = f"{job.id}.{job.attempt}"
     state.own.leases.pop(held, None)
+    state.circuit.probes.pop(held, None)
     state.tenants.get(job.tenant, Bucket()).leases.pop(held, None)
     job.suspect = min(job.suspect, 1)
     if job.first_us == job.since_us:

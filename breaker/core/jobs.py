@@ -5,7 +5,7 @@ Jobs: calls that were accepted into the durable queue, as values.
                    ^          |
                    +--retry---+          waiting: -> expired | cancelled      dead -> discarded (purged)
 
-`held` is how a queued job is reported while its operation is paused; nothing moves.
+`held` is how a queued job is reported while nothing of its operation may start; nothing moves.
 A job's id is `<operation>~<ULID>`: it names its operation, and sorts by age. Inside the operation's
 keys only the ULID stands.
 """
@@ -144,6 +144,7 @@ class Offer:
         not_before_us: Queue it until then; 0 is now.
         payload: What the dispatcher will need; opaque to the scripts.
         watches: Its caller waits here: tell this replica when the job has ended.
+        wakes_others: This replica will not run it, so that the others are told that there is work.
 
     """
 
@@ -163,6 +164,7 @@ class Offer:
     callback: str
     payload: bytes
     watches: bool = False
+    wakes_others: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +196,7 @@ class Queued:
         fair, late, own: Jobs that should start before it by the fair order; if nobody's line runs dry meanwhile;
             and of its own tenant.
         depth: Jobs waiting in the operation.
-        is_held: The operation is paused.
+        held: Why nothing of the operation starts now; None when something may.
         reach: What the write was seen to reach: fsynced here, replicas; None when it was not asked.
         durability: The same in words, for the 202.
         why: The limit that had no room; None when it asked to be queued.
@@ -208,7 +210,7 @@ class Queued:
     fair: int = 0
     late: int = 0
     own: int = 0
-    is_held: bool = False
+    held: Policy | None = None
     is_known: bool = False
     reach: tuple[bool, int] | None = None
     durability: str = ""
@@ -269,12 +271,16 @@ class LeasedJob:
     Attributes:
         slot: Id of the lease that it holds; all jobs of a batch hold the same.
         payload: As offered.
+        generation: Of the circuit when it was leased.
+        is_probe: It tries whether the downstream is well again.
 
     """
 
     head: JobHead
     slot: str
     payload: bytes
+    generation: int = 0
+    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +357,7 @@ class Place:
     Attributes:
         ahead: Jobs that should start before it by the fair order.
         late: If nobody's line runs dry meanwhile. own: Of its own tenant.
+        held: As in `Queued`.
 
     """
 
@@ -359,7 +366,7 @@ class Place:
     own: int
     depth: int
     pace: Pace
-    is_held: bool
+    held: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

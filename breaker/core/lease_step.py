@@ -7,7 +7,8 @@ Lease step: what one look for jobs sees, whom the limits stop, and what starting
 from dataclasses import dataclass, field
 
 from breaker.core import rate
-from breaker.core.admission import blocks, never_fits
+from breaker.core.admission import barred, blocks, never_fits, tenant_pause
+from breaker.core.circuit import held_between, is_probing, on_probe
 from breaker.core.job_ends import Told, finish
 from breaker.core.jobs import JobState
 from breaker.core.model import Limits, Mode
@@ -74,6 +75,8 @@ class Step:
     lease_us: int
     out: Leased = field(default_factory=Leased)
     is_blocked: bool = False
+    bar: tuple[Policy, int] | None = None
+    was_held: bool = False
     steps: int = 0
     served: set[tuple[int, str]] = field(default_factory=set)
 
@@ -95,6 +98,9 @@ def expire(step: Step, job: Job) -> None:
 def take(step: Step, job: Job, slot: str, *, is_alone: bool) -> str:
     """The job runs from now on, under this slot or one of its own."""
     now, tenant = step.now, step.view.of_tenant(job.tenant)
+    # What it waited while nothing could start does not count against its retries.
+    if job.first_us:
+        job.first_us += held_between(step.state.circuit, job.since_us, now)
     job.state, job.attempt, job.since_us = JobState.RUNNING, job.attempt + 1, now
     job.suspect, job.due_us = 2 if is_alone else 0, now + step.lease_us
     job.first_us = job.first_us or now
@@ -114,6 +120,9 @@ def charge(step: Step, slot: str, cost: int) -> None:
     if step.view.terms.quota is not None:
         step.state.quota_used += cost
     step.state.own.leases[slot] = step.now + step.lease_us
+    if is_probing(step.state.circuit, step.view.terms.circuit, step.now):
+        on_probe(step.state.circuit, slot, step.now, step.lease_us)
+        step.bar = barred(step.state, step.view)
 
 
 def at_once(limits: Limits, cost: int) -> int:
@@ -124,7 +133,7 @@ def at_once(limits: Limits, cost: int) -> int:
 def blocks_job(step: Step, job: Job) -> tuple[Policy, int] | None:
     """The limit that has no room for this job, and how long it will not."""
     if step.is_shadow:
-        return None
+        return tenant_pause(step.state, step.view, job.tenant)
     ask = Ask(id=job.id, tenant=job.tenant, cost=job.cost)
     if never_fits(step.view, ask):
         own, quota = step.view.of_tenant(job.tenant), step.view.terms.quota
@@ -137,7 +146,7 @@ def blocks_job(step: Step, job: Job) -> tuple[Policy, int] | None:
 def blocks_item(step: Step, job: Job, cost: int) -> tuple[Policy, int] | None:
     """Rule 6: the same for an item of a batch that costs so much already."""
     if step.is_shadow:
-        return None
+        return tenant_pause(step.state, step.view, job.tenant)
     view, now = step.view, step.now
     if blocked := blocks_tenant(step, job):
         return blocked
@@ -156,6 +165,8 @@ def blocks_tenant(step: Step, job: Job) -> tuple[Policy, int] | None:
     own = step.view.of_tenant(job.tenant)
     if own is None:
         return None
+    if stop := tenant_pause(step.state, step.view, job.tenant):
+        return stop
     bucket = tenant_bucket(step.state, own, job.tenant, step.now)
     if rate.is_closed(own):
         return Policy.TENANT_RATE, step.view.terms.retry_max_us

@@ -24,6 +24,8 @@ The store runs the same rules in `store/lua/lease.lua`.
 from heapq import nsmallest
 
 from breaker.core import fairness, rate
+from breaker.core.admission import barred
+from breaker.core.circuit import held_between, is_probing
 from breaker.core.fairness import Pick
 from breaker.core.job_ends import REAP_AGAIN_US, Told, finish, give_back, reap
 from breaker.core.jobs import JobState, Reason
@@ -60,10 +62,11 @@ def lease(state: State, jobs: Jobs, terms: Terms, question: Question, now_us: in
     take_back(state, jobs, queue, question, now_us)
     view = look_at(state, terms, now_us)
     step = Step(state=state, jobs=jobs, queue=queue, view=view, question=question, lease_us=lease_us)
+    step.bar = barred(state, view)
     reclaim(step)
     expire_due(step)
     line_up(step)
-    step.is_blocked = held(terms, now_us) == Policy.PAUSED
+    step.is_blocked = is_held(step)
     if not step.is_blocked and question.wanted > 0 and jobs.suspects:
         lease_suspect(step)
     keep_slot(step)
@@ -78,6 +81,12 @@ def lease(state: State, jobs: Jobs, terms: Terms, question: Question, now_us: in
     if step.out.jobs:
         jobs.given[question.replica] = question.number, list(step.out.jobs)
     return step.out
+
+
+def is_held(step: Step) -> bool:
+    """Nothing starts: a person, the circuit, or the downstream itself."""
+    step.was_held = held(step.view.terms, step.now) == Policy.PAUSED or step.bar is not None
+    return step.was_held
 
 
 def take_back(state: State, jobs: Jobs, queue: QueueTerms, question: Question, now_us: int) -> None:
@@ -132,6 +141,8 @@ def line_up(step: Step) -> None:
     due = sorted((job.due_us, job.id) for job in scheduled if job.due_us <= step.now)
     for _, id_ in due[:SCHEDULED_MAX]:
         job = step.jobs.jobs[id_]
+        if job.first_us:
+            job.first_us += held_between(step.state.circuit, job.since_us, step.now)
         job.since_us, job.due_us = step.now, 0
         wait_in_line(step.jobs, step.queue, job, step.now, service_us=step.state.service_us)
     for line in fairness.unpark(step.jobs.turn, step.now):
@@ -211,7 +222,9 @@ def lease_in_turn(step: Step, group: str, *, is_batch: bool) -> None:
     steps_max = 2 * most + 64
     while not step.is_blocked and len(step.out.jobs) < most and step.steps < steps_max:
         step.steps += 1
-        picked = fairness.pick(step.jobs.turn, group, step.now)
+        is_probe = not is_batch and is_probing(step.state.circuit, step.view.terms.circuit, step.now)
+        choose = fairness.pick_urgent if is_probe else fairness.pick
+        picked = choose(step.jobs.turn, group, step.now)
         if picked is None:
             break
         job = step.jobs.jobs[picked.id]
@@ -243,6 +256,8 @@ def give_out(step: Step, picked: Pick, job: Job, *, is_batch: bool) -> None:
         step.out.slot = slot
     else:
         charge(step, slot, job.cost)
+        # All probes are under way: the others wait for what they say.
+        step.is_blocked = step.bar is not None
 
 
 def stand_aside(step: Step, picked: Pick, policy: Policy, wait_us: int) -> None:
@@ -276,13 +291,15 @@ def say_when(step: Step, *, is_batch: bool) -> None:
         step.out.next_us = 0
         return
     jobs, now = step.jobs, step.now
+    if step.bar:
+        step.out.ask_again(max(1_000, step.bar[1]))
     moments = [job.due_us for job in jobs.in_state(JobState.SCHEDULED, JobState.RUNNING)]
     moments += [moment for moment, _ in expiring(jobs)]
     hold = step.view.terms.hold
-    if held(step.view.terms, now) != Policy.PAUSED:
+    if not step.was_held:
         moments += jobs.turn.parked.values()
         moments += [due for due in due_groups if due > now]
-    elif hold and hold.until_us:
+    elif hold and hold.until_us and held(step.view.terms, now) == Policy.PAUSED:
         moments.append(hold.until_us)
     for moment in moments:
         step.out.ask_again(max(0, moment - now))

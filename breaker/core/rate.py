@@ -36,6 +36,7 @@ class Bucket:
         opening_promise_us: The same for what is closed, or whose quota is used up.
         leases: Lease id -> expiry.
         batch: The cost that may be charged at once, beyond any burst.
+        pause_us: Until when the downstream asked for time for this tenant.
 
     """
 
@@ -46,6 +47,7 @@ class Bucket:
     opening_promise_us: int = 0
     leases: dict[str, int] = field(default_factory=dict)
     batch: int = 0
+    pause_us: int = 0
 
 
 def interval_us(limits: Limits) -> int:

@@ -18,7 +18,8 @@ Pure: the moment and the chance are arguments. Both a single call and an item of
 4. An outcome that is not known (timeout, cut, 502, 504, 408) is a failure like any other when the
    downstream deduplicates by key; otherwise a machine must not repeat it. Nor what a downstream failed at
    after it was sent: a 500 does not say how far it came.
-5. `Breaker-Retry: never` makes each of these final. It says "do not repeat", not "nothing happened": with
+5. A job that only tried whether the downstream is well again does not die of it: it was our choice, not its.
+6. `Breaker-Retry: never` makes each of these final. It says "do not repeat", not "nothing happened": with
    `effects: once` what is not known stays unknown.
 """
 
@@ -136,6 +137,7 @@ def after(
     was_sent: bool = True,
     retry_after_us: int | None = None,
     says_never: bool = False,
+    is_probe: bool = False,
 ) -> Next:
     """
     What becomes of the job.
@@ -148,6 +150,7 @@ def after(
         was_sent: The request may have reached the downstream.
         retry_after_us: What the answer asked for; None when it did not.
         says_never: The answer said `Breaker-Retry: never`.
+        is_probe: It was leased to try whether the downstream is well again.
 
     """
     if failure is None:
@@ -169,7 +172,7 @@ def after(
     delay_us = int(draw * _pause_us(policy, failures))
     until_us = (first_us if failures else now_us) + policy.for_ms * 1_000
     is_last = policy.attempts is not None and failures + 1 >= policy.attempts
-    if is_last or now_us + delay_us > until_us:
+    if not is_probe and (is_last or now_us + delay_us > until_us):
         return Next(fate=Fate.DEAD, reason=Reason.BUDGET)
     reason = Reason.AMBIGUOUS if failure is FailureClass.AMBIGUOUS else Reason.DOWNSTREAM
     return Next(fate=Fate.RETRY, reason=reason, delay_us=delay_us)

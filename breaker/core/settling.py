@@ -8,7 +8,7 @@ Settling: giving back what a call was given, and keeping what it still needs.
 """
 
 from breaker.core import rate
-from breaker.core.admission import blocks, ticket_us
+from breaker.core.admission import barred, blocks, ticket_us
 from breaker.core.model import LEASE_US
 from breaker.core.rate import Bucket
 from breaker.core.state import PLAYING, Ask, State, View, look_at, tenant_bucket
@@ -65,7 +65,8 @@ def withdraw(state: State, terms: Terms, ask: Ask, now_us: int, *, timed_out: bo
         return True
     if timed_out:
         # Still in line, or dropped from it by a grant that came just before: a ticket in any case.
-        policy, wait = blocks(state, view, ask) or (waiter.policy if waiter else Policy.WAITING, 0)
+        stop = barred(state, view, ask.tenant) or blocks(state, view, ask)
+        policy, wait = stop or (waiter.policy if waiter else Policy.WAITING, 0)
         return Refused(policy=policy, retry_after_us=ticket_us(state, view, ask, policy, wait))
     if waiter:
         return Refused(policy=waiter.policy, retry_after_us=0)
@@ -81,6 +82,7 @@ def refund(state: State, view: View, ask: Ask) -> None:
     More would let another call start at once on time that a third has used already.
     """
     since_us = view.now_us - (state.own.leases.pop(ask.id) - LEASE_US)
+    state.circuit.probes.pop(ask.id, None)
     state.own.tat_us -= max(0, ask.cost * rate.interval_us(view.limits) - since_us)
     state.started = max(0, state.started - ask.cost)
     if view.terms.quota is not None:
@@ -98,6 +100,8 @@ def renew(state: State, held: list[tuple[str, str]], now_us: int, lease_us: int)
     for id_, tenant in held:
         lost += state.own.leases.get(id_, 0) <= now_us
         state.own.leases[id_] = now_us + lease_us
+        if id_ in state.circuit.probes:
+            state.circuit.probes[id_] = now_us + lease_us
         if tenant:
             state.tenants.setdefault(tenant, Bucket()).leases[id_] = now_us + lease_us
     return lost

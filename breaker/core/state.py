@@ -7,6 +7,8 @@ The state is changed in place: it is one process's copy of what the store holds.
 from dataclasses import dataclass, field
 
 from breaker.core import rate
+from breaker.core.circuit import Circuit
+from breaker.core.effective import effective
 from breaker.core.model import Limits
 from breaker.core.rate import Bucket
 from breaker.core.terms import Terms, quota_period, stated
@@ -63,6 +65,7 @@ class State:
     """
 
     own: Bucket = field(default_factory=Bucket)
+    circuit: Circuit = field(default_factory=Circuit)
     tenants: dict[str, Bucket] = field(default_factory=dict)
     service_us: int = 0
     started: int = 0
@@ -79,10 +82,18 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The limits that hold at this moment, read once per step."""
+    """
+    The limits that hold at this moment, read once per step.
+
+    Attributes:
+        limits: In force.
+        whole: As stated, before concurrency adapts and a ramp lowers them.
+
+    """
 
     terms: Terms
     limits: Limits
+    whole: Limits
     until_us: int | None
     quota_end_us: int
     now_us: int
@@ -90,12 +101,14 @@ class View:
     def of_tenant(self, tenant: str) -> Limits | None:
         if not tenant:
             return None
-        return self.terms.tenants.get(tenant, self.terms.per_tenant)
+        found = self.terms.tenants.get(tenant, self.terms.per_tenant)
+        return Limits() if found is None and self.terms.pauses_tenants else found
 
 
 def look_at(state: State, terms: Terms, now_us: int) -> View:
     """Bring the operation's clocks up to date, and say what holds."""
-    limits, until = stated(terms, now_us)
+    whole, until = stated(terms, now_us)
+    limits = effective(whole, state.circuit, terms.circuit, now_us)
     quota_end = 0
     if terms.quota is not None:
         start, quota_end = quota_period(terms, now_us)
@@ -103,7 +116,9 @@ def look_at(state: State, terms: Terms, now_us: int) -> View:
             state.quota_start_us, state.quota_used = start, 0
     state.own.batch = terms.debt
     rate.bring_up_to_date(state.own, limits, now_us)
-    return View(terms=terms, limits=limits, until_us=until, quota_end_us=quota_end, now_us=now_us)
+    return View(
+        terms=terms, limits=limits, whole=whole, until_us=until, quota_end_us=quota_end, now_us=now_us
+    )
 
 
 def tenant_bucket(state: State, limits: Limits, tenant: str, now_us: int) -> Bucket:

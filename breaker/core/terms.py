@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from breaker.core.model import Limits, Mode, Overflow
+from breaker.core.quorum import CircuitTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,9 @@ class Terms:
         debt: Cost that a batch may charge at once, beyond any burst.
         queue: How jobs are bounded and kept; None without a queue.
         is_retired: It takes nothing new.
+        circuit: What its circuit goes by; None without one.
+        adaptive_min: The least to which concurrency adapts; 0 does not adapt.
+        pause_max_us: The longest pause that a downstream may ask for; `pauses_tenants`: for the tenant alone.
 
     """
 
@@ -96,6 +100,10 @@ class Terms:
     debt: int = 0
     queue: QueueTerms | None = None
     is_retired: bool = False
+    circuit: CircuitTerms | None = None
+    adaptive_min: int = 0
+    pause_max_us: int = 300_000_000
+    pauses_tenants: bool = False
 
 
 def held(terms: Terms, now_us: int) -> str:

@@ -75,6 +75,8 @@ class Admitted:
         shadow: The policy that would have refused, were it enforced.
         leased: A slot is held and must be settled.
         delayed: It waited for its turn first.
+        is_probe: It tries whether the downstream is well again.
+        generation: Of the circuit when it was admitted.
 
     """
 
@@ -83,6 +85,8 @@ class Admitted:
     shadow: Policy | None = None
     leased: bool = False
     delayed: bool = False
+    is_probe: bool = False
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ Waiting: whose turn is it among the calls that wait?
 4. Whoever stands first and has no room stops the line: then nobody has.
 """
 
-from breaker.core.admission import blocks, start
+from breaker.core.admission import barred, blocks, start
 from breaker.core.model import WAITER_LAPSE_US
 from breaker.core.state import PLAYING, State, Waiter, look_at
 from breaker.core.terms import Terms, held
@@ -35,8 +35,9 @@ def grant(state: State, terms: Terms, now_us: int, lease_us: int) -> tuple[list[
         unpark(state, now_us)
         if not state.waiting:
             break
-        if held(terms, now_us) == Policy.PAUSED:
-            next_us = SLOT_RETRY_US
+        stop = barred(state, view)
+        if stop or held(terms, now_us) == Policy.PAUSED:
+            next_us = min(stop[1] if stop else SLOT_RETRY_US, SLOT_RETRY_US)
             break
         _, id_ = min((arrival, id_) for id_, arrival in state.waiting.items())
         waiter = state.calls[id_]

@@ -118,6 +118,7 @@ class Receipt:
         preference: `Preference-Applied`, or empty.
         is_known: The same key had made it a job before.
         why: The limit that had no room; None when it asked to be queued.
+        held: Why nothing of the operation starts now; None when something may.
 
     """
 
@@ -133,6 +134,7 @@ class Receipt:
     preference: str = ""
     is_known: bool = False
     why: Policy | None = None
+    held: Policy | None = None
 
 
 class CallerError(Exception):
@@ -236,6 +238,7 @@ class Call:
         started: Loop seconds at which it arrived.
         task: Cancelled when the caller hangs up while `ends_on_hang_up`.
         is_ended: It was counted; no second time.
+        paused: Seconds after `admitted` in which no attempt was under way.
         sent_body: What was read to look at it, and goes downstream.
         wishes: Of an operation with a queue.
         offer: What the store was offered, of an operation with a queue.
@@ -266,6 +269,7 @@ class Call:
     sent_body: bytes | None = None
     asked: float = 0.0
     admitted: float = 0.0
+    paused: float = 0.0
     verdict: Admitted | None = None
     wishes: Wishes = NO_WISHES
     offer: Offer | None = None

@@ -75,6 +75,7 @@ class Dispatcher:
         self, jobs: JobStore, runner: Runner, *, jobs_max: int, on_bug: Callable[[BaseException], None]
     ) -> None:
         self._jobs, self._runner, self._jobs_max, self._on_bug = jobs, runner, jobs_max, on_bug
+        self._circuits = jobs.capacity.circuits
         self._stations: dict[str, Station] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Task[None]] = set()
@@ -168,7 +169,8 @@ class Dispatcher:
         """How many more jobs of this operation may start here now."""
         if self._is_alone or (self._quiet and (self._quiet is not station or self._running)):
             return 0
-        return min(ASK_MAX, self._jobs_max - self._running)
+        room = min(ASK_MAX, self._jobs_max - self._running)
+        return self._circuits.room_here(station.name, room)
 
     async def _ask(self, station: Station) -> None:
         delay_s = RETRY_S
@@ -205,6 +207,8 @@ class Dispatcher:
         elif self._quiet is station:
             self._quiet = None  # its suspects are gone, or must wait themselves
             self.kick(None)
+        for slot in {job.slot for job in leases.jobs}:
+            self._circuits.began(station.name, slot)
         work = station.work
         if work.operation.batch is not None and leases.jobs:
             self._run(station, leases.jobs, self._runner.run_batch(work, leases.jobs))

@@ -76,18 +76,18 @@ class Receipts:
             raise ValueError("the call was not offered")
         due_us = offer.not_before_us
         is_later = due_us > self._clock.now_us()
-        state = JobState.SCHEDULED if is_later else HELD if queued.is_held else JobState.QUEUED
+        state = JobState.SCHEDULED if is_later else HELD if queued.held else JobState.QUEUED
         return Receipt(
             job=f"{operation.name}~{queued.job}", state=state, band=offer.band,
             position=None if is_later else queued.fair,
             eta=None
             if is_later
             else self.eta(
-                call.work, queued.fair, queued.pace, is_held=queued.is_held, late=queued.late,
+                call.work, queued.fair, queued.pace, is_held=queued.held is not None, late=queued.late,
                 own=(offer.tenant, queued.own),
             ),
             deadline_us=offer.deadline_us, expiry_us=offer.expiry_us, due_us=due_us if is_later else 0,
-            durability=queued.durability, preference=preference, why=queued.why,
+            durability=queued.durability, preference=preference, why=queued.why, held=queued.held,
         )  # fmt: skip
 
     def of_record(
@@ -101,15 +101,15 @@ class Receipts:
     ) -> Receipt:
         """A job that is asked for."""
         head, place = record.head, record.place
-        is_held = place is not None and place.is_held
+        held = place.held if place else None
         return Receipt(
-            job=f"{work.operation.name}~{head.id}", state=HELD if is_held else head.state, band=head.band,
+            job=f"{work.operation.name}~{head.id}", state=HELD if held else head.state, band=head.band,
             position=place.ahead if place else None,
             eta=self.eta(
-                work, place.ahead, place.pace, is_held=is_held, late=place.late, own=(head.tenant, place.own)
+                work, place.ahead, place.pace, is_held=held is not None, late=place.late, own=(head.tenant, place.own)
             )
             if place
             else None,
             deadline_us=head.deadline_us, expiry_us=head.expiry_us, due_us=record.due_us,
-            durability=durability, preference=preference, is_known=is_known,
+            durability=durability, preference=preference, is_known=is_known, held=held,
         )  # fmt: skip

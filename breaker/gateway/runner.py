@@ -26,6 +26,7 @@ from breaker.gateway.batches import send_batch
 from breaker.gateway.job_payload import JobResult, Payload, job_result
 from breaker.gateway.vault import Unreadable, Vault
 from breaker.gateway.work import Work
+from breaker.store.circuits import CallEnd
 from breaker.store.jobs import JobStore
 
 NOTE_MAX = 600  # characters of a note's detail
@@ -50,7 +51,7 @@ class Runner:
         self.vault = vault
         self.drops_results: Callable[[], bool] = lambda: False
         self._jobs, self._emit = jobs, emit
-        self._clock = jobs.capacity.clock
+        self._clock, self._circuits = jobs.capacity.clock, jobs.capacity.circuits
 
     async def run(self, work: Work, job: LeasedJob) -> None:
         """
@@ -68,12 +69,16 @@ class Runner:
         try:
             ended = await attempt(work, job, payload, now_us=self._clock.now_us(), most=most)
         except asyncio.CancelledError:
+            self._seen(work, job, BROKEN_BY_US)
             self._give_up(work, job)
             raise
         except Exception:
+            self._seen(work, job, BROKEN_BY_US)
             self._judge(work, job, payload, BROKEN_BY_US, asyncio.get_running_loop().time() - began)
             raise
-        self._judge(work, job, payload, ended, asyncio.get_running_loop().time() - began)
+        took_s = asyncio.get_running_loop().time() - began
+        self._seen(work, job, ended, took_s)
+        self._judge(work, job, payload, ended, took_s)
 
     async def run_batch(self, work: Work, jobs: Sequence[LeasedJob]) -> None:
         """
@@ -111,14 +116,17 @@ class Runner:
         try:
             ends = await send_batch(work, batch, opened, now_us=self._clock.now_us(), most=work.payload_max)
         except asyncio.CancelledError:
+            self._seen(work, opened[0][0], BROKEN_BY_US)
             for job, _ in opened:
                 self._give_up(work, job)
             raise
         except Exception:
+            self._seen(work, opened[0][0], BROKEN_BY_US)
             for job, payload in opened:
                 self._judge(work, job, payload, BROKEN_BY_US, asyncio.get_running_loop().time() - began)
             raise
         took_s = asyncio.get_running_loop().time() - began
+        self._seen(work, opened[0][0], as_one(ends), took_s)
         for (job, payload), ended in zip(opened, ends, strict=True):
             if ended is None:
                 self._back(work, job)
@@ -136,6 +144,16 @@ class Runner:
         ended = Attempted(was_sent=False, detail=str(why), result=Result.ABANDONED)
         self._end(work, job, ended, Next(fate=Fate.DEAD, reason=Reason.UNDECRYPTABLE))
 
+    def _seen(self, work: Work, job: LeasedJob, ended: Attempted, took_s: float = 0.0) -> None:
+        """What the request says of the downstream; a batch is one request."""
+        self._circuits.ended(
+            work.operation.name,
+            CallEnd(
+                id=job.slot, tenant=job.head.tenant, generation=job.generation, is_probe=job.is_probe,
+                result=ended.result, took_us=int(took_s * 1e6), retry_after_us=ended.retry_after_us,
+            ),
+        )  # fmt: skip
+
     def _started(self, work: Work, job: LeasedJob) -> None:
         head = job.head
         waited_us = 0
@@ -151,6 +169,7 @@ class Runner:
             operation.retry, operation.effects, ended.failure, failures=head.failures, first_us=head.first_us,
             now_us=self._clock.now_us(), draw=random.random(),  # noqa: S311 - jitter is no secret
             was_sent=ended.was_sent, retry_after_us=ended.retry_after_us, says_never=ended.says_never,
+            is_probe=job.is_probe,
         )  # fmt: skip
         self._end(work, job, ended, following, took_s, trace_of(payload))
 
@@ -208,6 +227,14 @@ class Runner:
             work.lane,
             Ack(job=head.id, attempt=head.attempt, tenant=head.tenant, slot=job.slot, fate=Fate.BACK),
         )
+
+
+def as_one(ends: Sequence[Attempted | None]) -> Attempted:
+    """A batch as one call: it failed when no item of it succeeded."""
+    told = [ended for ended in ends if ended is not None]
+    if not told:
+        return BROKEN_BY_US
+    return next((ended for ended in told if ended.result is Result.OK), told[0])
 
 
 def trace_of(payload: Payload) -> str:

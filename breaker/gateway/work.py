@@ -6,6 +6,7 @@ What can be known before a call arrives is computed here, so that the path need 
 
 from dataclasses import dataclass
 
+from breaker.core.circuit_policy import SlowDown
 from breaker.core.model import Cost, HangUp, Limits, Operation
 from breaker.gateway.contract import Contract
 from breaker.gateway.downstream import Pool
@@ -79,7 +80,9 @@ def work_of(operation: Operation, pool: Pool, lane: Lane, *, cookies: bool) -> W
         pool=pool,
         lane=lane,
         is_limited=not capacity.is_unlimited or operation.queue is not None,
-        knows_tenants=capacity.per_tenant is not None or bool(capacity.tenants),
+        knows_tenants=capacity.per_tenant is not None
+        or bool(capacity.tenants)
+        or operation.slow_down is SlowDown.TENANT,
         pointer=pointer,
         sees_body=operation.contract is not None or pointer is not None or operation.queue is not None,
         is_safe=is_safe,

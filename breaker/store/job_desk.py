@@ -26,7 +26,7 @@ from breaker.core.model import Limits
 from breaker.store.capacity import CapacityStore
 from breaker.store.jobs import JobStore
 from breaker.store.keys import wake_prefix
-from breaker.store.lane import Lane
+from breaker.store.lane import POLICIES, Lane
 from breaker.store.policy import limits_of
 
 CHORE_LEASE_US = 30_000_000  # a callback or probe that takes longer, or whose replica died, is tried again
@@ -164,7 +164,8 @@ class JobDesk:
                 mean_us=reply[9], spread_us=reply[10], service_us=reply[8], limits_text=reply[7].decode()
             )
             place = Place(
-                ahead=reply[5], late=reply[12], own=reply[13], depth=reply[6], pace=pace, is_held=reply[11] == 1
+                ahead=reply[5], late=reply[12], own=reply[13], depth=reply[6], pace=pace,
+                held=POLICIES[reply[11]],
             )  # fmt: skip
         return JobRecord(
             head=record.head, body=record.body, answer=record.answer, place=place, due_us=int(reply[3]),

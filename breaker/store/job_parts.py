@@ -31,11 +31,12 @@ from breaker.core.jobs import (
     head_of,
 )
 from breaker.core.model import LEASE_US
-from breaker.core.verdict import Admitted, Refused, Room, TooCostly
+from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly
 from breaker.store.connection import Command
 from breaker.store.lane import (
     KEY_COUNT,
     POLICIES,
+    PROBE,
     AcceptItem,
     KeepItem,
     Lane,
@@ -47,8 +48,8 @@ from breaker.store.scripts import Script
 
 BYTES_MAX = 1_048_576  # of payloads or results of one operation in one round trip
 ITEMS_MAX = 128
-ACCEPT_HEAD, ACCEPT_ITEM, ACCEPT_STAND = 8, 9, 3  # sizes in the reply of accept.lua
-LEASE_HEAD = 10
+ACCEPT_HEAD, ACCEPT_ITEM, ACCEPT_STAND = 11, 9, 3  # sizes in the reply of accept.lua
+LEASE_HEAD = 14
 KNOWN = 9
 FATES = {
     Fate.SUCCEEDED: "s",
@@ -91,6 +92,7 @@ class AcceptPart:
         for item in self.items:
             offer = item.offer
             flags = ("a" if offer.is_async else "-") + ("w" if offer.watches else "")
+            flags += "o" if offer.wakes_others else ""
             arguments += (
                 offer.lease_id, offer.job, offer.tenant, offer.cost, offer.caller, offer.key or "-",
                 offer.fingerprint, BANDS.index(offer.band), offer.line, flags, offer.not_before_us,
@@ -103,14 +105,15 @@ class AcceptPart:
         lane = self.lane
         lane.limits_text, lane.queued, lane.service_us = reply[2].decode(), reply[3], reply[4]
         pace = Pace(mean_us=reply[5], spread_us=reply[6], service_us=reply[4], limits_text=lane.limits_text)
+        lane.heard_circuit(reply[8], reply[9], moved=reply[10] == 1)
         at, stand = ACCEPT_HEAD, ACCEPT_HEAD + ACCEPT_ITEM * len(self.items)
         for item in self.items:
             numbers = reply[at : at + ACCEPT_ITEM] + reply[stand : stand + ACCEPT_STAND]
-            self._tell(item, numbers, pace, is_held=reply[7] == 1)
+            self._tell(item, numbers, pace, POLICIES[reply[7]])
             at, stand = at + ACCEPT_ITEM, stand + ACCEPT_STAND
 
-    def _tell(self, item: AcceptItem, numbers: list[Any], pace: Pace, *, is_held: bool) -> None:
-        answer = self._answer(numbers, pace, is_held=is_held)
+    def _tell(self, item: AcceptItem, numbers: list[Any], pace: Pace, held: Policy | None) -> None:
+        answer = self._answer(numbers, pace, held)
         is_given = isinstance(answer, Admitted) or (isinstance(answer, Queued) and not answer.is_known)
         if item.answer.done():
             # The caller hung up while we asked: what it was given goes back.
@@ -119,7 +122,7 @@ class AcceptPart:
             return
         item.answer.set_result(answer)
 
-    def _answer(self, numbers: list[Any], pace: Pace, *, is_held: bool) -> Accepted | None:
+    def _answer(self, numbers: list[Any], pace: Pace, held: Policy | None) -> Accepted | None:
         verdict, policy, retry_us, room_policy, remaining, reset_us, leased, job, ahead, fair, late, own = (
             numbers
         )
@@ -127,7 +130,10 @@ class AcceptPart:
         why, id_ = POLICIES[policy], job.decode()
         match verdict:
             case 1 | 3:
-                return Admitted(room=room, leased=leased == 1, shadow=why)
+                return Admitted(
+                    room=room, leased=leased > 0, shadow=why, is_probe=leased == PROBE,
+                    generation=self.lane.generation,
+                )  # fmt: skip
             case 5 if why:
                 return Refused(policy=why, retry_after_us=retry_us, room=room)
             case 6 if why:
@@ -141,7 +147,7 @@ class AcceptPart:
                     own=own,
                     depth=self.lane.queued,
                     pace=pace,
-                    is_held=is_held,
+                    held=held,
                     is_known=verdict == KNOWN,
                     reach=self.reach,
                     why=why,
@@ -235,11 +241,20 @@ class LeasePart:
         lane, slot = self.lane, reply[9].decode()
         lane.heard = self._number
         lane.queued = reply[2]
+        lane.heard_circuit(reply[10], reply[11], moved=reply[12] == 1)
         jobs = []
         for at in range(LEASE_HEAD, len(reply), 2):
             id_, (head, _, payload) = reply[at].decode(), reply[at + 1].partition(b"\n")
             known = replace(head_of(id_, head.decode()), state=JobState.RUNNING)
-            jobs.append(LeasedJob(head=known, slot=slot or f"{id_}.{known.attempt}", payload=payload))
+            jobs.append(
+                LeasedJob(
+                    head=known,
+                    slot=slot or f"{id_}.{known.attempt}",
+                    payload=payload,
+                    generation=lane.generation,
+                    is_probe=reply[13] == 1,
+                )
+            )
         answer = Leases(
             jobs=tuple(jobs), waiting=reply[2], next_us=reply[3], wants_alone=reply[4] == 1,
             is_alone=reply[5] == 1, has_more=reply[6] == 1, lost=reply[7], expired=reply[8],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 OPERATION_KEYS = (
     "policy", "rate", "slots", "waiting", "calls", "parked", "tombs", "seen", "calendar", "periods", "q",
+    "circuit",
 )  # fmt: skip
 
 
@@ -32,6 +33,11 @@ class Keys:
         return self.prefix + name
 
 
+def cluster_key(cluster: str, name: str) -> str:
+    """A key of the whole cluster, not of one operation."""
+    return f"brk:{cluster}:{{cluster}}:{name}"
+
+
 def wake_prefix(cluster: str) -> str:
     """The channel on which a replica hears of its grants is this and its id."""
     return f"brk:{cluster}:wake:"
@@ -44,4 +50,4 @@ def jobs_channel(cluster: str) -> str:
 
 def audit_key(cluster: str) -> str:
     """The stream of what people changed."""
-    return f"brk:{cluster}:{{cluster}}:audit"
+    return cluster_key(cluster, "audit")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from breaker.core.circuit import CircuitState
 from breaker.core.errors import StoreClockError, StoreResetError
 from breaker.core.jobs import Accepted, Ack, Leases, Offer
 from breaker.core.state import Ask
@@ -25,6 +26,8 @@ POLICIES = (
     Policy.DRAINING, Policy.PAUSED, Policy.CIRCUIT, Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN,
 )  # fmt: skip
 KEY_COUNT = str(len(OPERATION_KEYS)).encode()
+CIRCUIT_STATES = tuple(CircuitState)  # by their code in the scripts
+PROBE = 2  # `is leased` of a call that tries whether the downstream is well again
 GONE_MAX = 10_000
 
 
@@ -110,6 +113,8 @@ class Lane:
         queued: Jobs that wait over all replicas, as last heard.
         asked, heard: Numbers of its last question for jobs, and of the last whose answer came.
         on_jobs: Told when what was given back may let a waiting job start.
+        circuit, generation: State of the operation's circuit, and how often it moved, as last heard.
+        on_circuit: Told when that changes: the state before, and whether a step of ours moved it.
         running: Jobs of this replica: id -> (attempt, tenant, slot, when leased or renewed, loop seconds).
 
     """
@@ -138,6 +143,18 @@ class Lane:
     heard: int = 0
     on_jobs: Callable[[], None] | None = None
     running: dict[str, tuple[int, str, str, float]] = field(default_factory=dict)
+    circuit: CircuitState = CircuitState.CLOSED
+    generation: int = 0
+    on_circuit: Callable[[CircuitState, bool], None] | None = None
+
+    def heard_circuit(self, generation: int, code: int, *, moved: bool) -> None:
+        """What a reply says of the operation's circuit."""
+        state, was = CIRCUIT_STATES[code], self.circuit
+        if state is was and generation == self.generation:
+            return
+        self.circuit, self.generation = state, generation
+        if self.on_circuit:
+            self.on_circuit(was, moved)
 
     @property
     def is_idle(self) -> bool:

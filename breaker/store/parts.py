@@ -13,10 +13,10 @@ from breaker.core.errors import StoreClockError, StoreError, StoreResetError, St
 from breaker.core.model import LEASE_US
 from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.connection import Command
-from breaker.store.lane import KEY_COUNT, POLICIES, AskItem, Lane, SettleItem, WithdrawItem, check
+from breaker.store.lane import KEY_COUNT, POLICIES, PROBE, AskItem, Lane, SettleItem, WithdrawItem, check
 from breaker.store.scripts import Script
 
-HEAD_SIZE = 5  # numbers before the first call's
+HEAD_SIZE = 8  # numbers before the first call's
 ITEM_SIZE = 7  # numbers per call in the reply of admit.lua
 
 
@@ -45,24 +45,31 @@ class AskPart:
         check(reply)
         lane = self.lane
         lane.limits_text, lane.waiting, lane.service_us = reply[2].decode(), reply[3], reply[4]
+        lane.heard_circuit(reply[5], reply[6], moved=reply[7] == 1)
         at = HEAD_SIZE
         for item in self.items:
             verdict, policy, retry_us, room_policy, remaining, reset_us, leased = reply[at : at + ITEM_SIZE]
             at += ITEM_SIZE
             room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
-            self._tell(item, verdict, POLICIES[policy], retry_us, room, leased=leased == 1)
+            self._tell(item, verdict, POLICIES[policy], retry_us, room, leased)
 
     def _tell(
-        self, item: AskItem, verdict: int, policy: Policy | None, retry_us: int, room: Room, *, leased: bool
+        self, item: AskItem, verdict: int, policy: Policy | None, retry_us: int, room: Room, leased: int
     ) -> None:
         answer: Verdict | None = None
         match verdict:
             case 1:
-                answer = Admitted(room=room, leased=leased == 1)
+                answer = Admitted(
+                    room=room, leased=leased > 0, shadow=policy, is_probe=leased == PROBE,
+                    generation=self.lane.generation,
+                )  # fmt: skip
             case 2:
-                answer = Admitted(room=room, leased=leased, over=policy)
+                answer = Admitted(
+                    room=room, leased=leased > 0, over=policy, is_probe=leased == PROBE,
+                    generation=self.lane.generation,
+                )  # fmt: skip
             case 3:
-                answer = Admitted(room=room, shadow=policy)
+                answer = Admitted(room=room, shadow=policy, generation=self.lane.generation)
             case 4 if policy:
                 answer = Waiting(policy=policy, room=room)
                 if not item.answer.done():
@@ -156,7 +163,7 @@ class WithdrawPart:
                 if what == 1:
                     self.lane.gone.append(item.ask)
             elif what == 1:
-                item.answer.set_result(Admitted(leased=True, delayed=True))
+                item.answer.set_result(Admitted(leased=True, delayed=True, generation=self.lane.generation))
             else:
                 item.answer.set_result(
                     Refused(policy=POLICIES[policy] or Policy.WAITING, retry_after_us=max(retry_us, 0))
@@ -225,7 +232,9 @@ class OtherPart:
 
 def wake(lane: Lane, ids: Any) -> None:
     """Tell the calls whose turn has come. One that has gone meanwhile withdraws by itself."""
-    for id_ in ids:
-        waiter = lane.waiters.get(id_)
+    for word in ids:
+        waiter = lane.waiters.get(word.rstrip("*"))
         if waiter and not waiter.done():
-            waiter.set_result(Admitted(leased=True, delayed=True))
+            waiter.set_result(
+                Admitted(leased=True, delayed=True, is_probe=word.endswith("*"), generation=lane.generation)
+            )

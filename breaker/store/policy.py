@@ -12,18 +12,26 @@ nothing is stated (times in microseconds), so that `redis-cli hgetall` can be re
     mode, overflow, waiting_max, retry_max_us, version
     queue           bounds and times of the jobs, see lua/queue.lua:load_queue; `weight:<tenant>`, `weights` whether any
     debt            cost that a batch may charge at once
+    circuit         numbers of its circuit, see lua/circuit.lua:circuit_terms; missing without one
+    adaptive_min, pause_max, pauses_tenants
+    edition, term, published
+                    of the configuration that was in force, of the steward that renewed, and when either did so last
     hold            `paused` or `draining`, by a person, with hold_until, _author, _reason, _since; kept when files change
 """
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 from breaker.core.calendar import quota_periods, transitions
+from breaker.core.circuit_policy import CircuitMode, CircuitPolicy, SlowDown
 from breaker.core.job_policy import Effects, Queue
 from breaker.core.model import LEASE_US, Limits, Operation, Rate
+from breaker.core.quorum import CircuitTerms
 from breaker.core.terms import QueueTerms, Terms
 
 DAY_US = 86_400_000_000
 AHEAD_US = 60 * DAY_US  # calendars are published this far ahead ...
+NO_VERSION = "-"
 BEHIND_US = 8 * DAY_US  # ... and from before now, so that a clock that jumps back finds an entry
 
 
@@ -47,7 +55,38 @@ def terms_of(operation: Operation, now_us: int) -> Terms:
         debt=operation.batch.max_items * capacity.cost.max if operation.batch else 0,
         queue=queue_terms_of(operation, operation.queue) if operation.queue else None,
         is_retired=operation.retired,
+        circuit=circuit_terms_of(operation.circuit),
+        adaptive_min=operation.adaptive_min or 0,
+        pause_max_us=operation.slow_down_max_ms * 1_000,
+        pauses_tenants=operation.slow_down is SlowDown.TENANT,
     )
+
+
+def circuit_terms_of(policy: CircuitPolicy) -> CircuitTerms | None:
+    """What the circuit goes by; None when there is none."""
+    if policy.mode is CircuitMode.OFF:
+        return None
+    return CircuitTerms(
+        failure_ppm=round(policy.failure_rate * 1_000_000),
+        slow_ppm=round(policy.slow_rate * 1_000_000) if policy.slow_rate else 0,
+        min_calls=policy.min_calls,
+        consecutive=policy.consecutive,
+        window_us=policy.window_ms * 1_000,
+        open_us=policy.open_ms * 1_000,
+        open_max_us=policy.open_max_ms * 1_000,
+        probes=policy.probes,
+        ramp_us=policy.ramp_ms * 1_000,
+        is_shadow=policy.mode is CircuitMode.SHADOW,
+    )
+
+
+def text_of_circuit(terms: CircuitTerms) -> str:
+    """The numbers of a circuit as lua/circuit.lua reads them."""
+    numbers = (
+        terms.failure_ppm, terms.slow_ppm, terms.min_calls, terms.consecutive, terms.window_us, terms.open_us,
+        terms.open_max_us, terms.probes, terms.ramp_us, int(terms.is_shadow),
+    )  # fmt: skip
+    return " ".join(map(str, numbers))
 
 
 def queue_terms_of(operation: Operation, queue: Queue) -> QueueTerms:
@@ -93,12 +132,21 @@ def limits_of(text: str) -> Limits:
     return Limits(rate=rate, concurrency=None if concurrency == "-" else int(concurrency))
 
 
-def publish_arguments(terms: Terms, version: str, *, renews: bool = False) -> list[str]:
+def publish_arguments(
+    terms: Terms,
+    version: str,
+    *,
+    renews: bool = False,
+    only_missing: bool = False,
+    guards: Mapping[str, int] | None = None,
+) -> list[str]:
     """
     ARGV of `publish.lua`; the first field is a digest of all, so that nothing changes twice.
 
     Args:
         renews: Only bring the calendars of this version up to date; another version's limits stay.
+        only_missing: Whatever is published stays.
+        guards: `edition`, `term`: refused when the store has seen a later one; see store/members.py.
 
     """
     fields = {
@@ -111,6 +159,13 @@ def publish_arguments(terms: Terms, version: str, *, renews: bool = False) -> li
         "exceptions": "1" if terms.tenants else "0",
         "version": version,
     }
+    fields["pause_max"] = str(terms.pause_max_us)
+    if terms.circuit:
+        fields["circuit"] = text_of_circuit(terms.circuit)
+    if terms.adaptive_min:
+        fields["adaptive_min"] = str(terms.adaptive_min)
+    if terms.pauses_tenants:
+        fields["pauses_tenants"] = "1"
     if terms.per_tenant:
         fields["tenant"] = text_of(terms.per_tenant)
     if terms.quota is not None:
@@ -132,4 +187,8 @@ def publish_arguments(terms: Terms, version: str, *, renews: bool = False) -> li
         times += [str(first), str(last)]
     pairs = [part for pair in fields.items() for part in pair]
     digest = sha256("\n".join(pairs + times).encode()).hexdigest()[:16]
-    return [version if renews else "", str(len(fields) + 1), "digest", digest, *pairs, *times]
+    # Not part of the digest: they say who publishes, not what.
+    guarded = [part for name, number in (guards or {}).items() for part in (name, str(number))]
+    count = len(fields) + 1 + len(guards or {})
+    replaces = NO_VERSION if only_missing else version if renews else ""
+    return [replaces, str(count), "digest", digest, *guarded, *pairs, *times]

@@ -11,9 +11,11 @@ from importlib.resources import files
 
 VERBS = (
     "admit", "grant", "settle", "withdraw", "renew", "look", "publish",
+    "carry", "probe",
     "accept", "lease", "ack", "extend", "revoke", "keep", "show", "alter", "listed", "chores", "ledger", "hold",
+    "report", "force", "beat", "leave", "remove",
 )  # fmt: skip
-SHARED = ("limits", "queue", "turn")
+SHARED = ("limits", "circuit", "queue", "turn")  # limits.lua includes circuit.lua, so that stands behind it
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ learns that it was granted.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from breaker.core.model import StoreSettings
@@ -19,6 +20,7 @@ from breaker.store.lane import Lane
 from breaker.store.parts import wake
 
 RETRY_S = 0.5
+QUIET_S = 2.0  # then the store is asked whether it is still there; a machine that vanished hangs up on nobody
 
 
 class WakeListener:
@@ -28,6 +30,7 @@ class WakeListener:
     Attributes:
         on_work: An operation has jobs that could start; None: messages may have been missed.
         on_ended: These jobs, for which somebody waits here, have ended.
+        on_circuit: A circuit has moved: operation, generation, state.
 
     """
 
@@ -38,6 +41,7 @@ class WakeListener:
         self._channels = wake_prefix(cluster) + replica, jobs_channel(cluster)
         self.on_work: Callable[[str | None], None] | None = None
         self.on_ended: Callable[[list[str]], None] | None = None
+        self.on_circuit: Callable[[str, int, str], None] | None = None
 
     async def run(self) -> None:
         while True:
@@ -53,14 +57,16 @@ class WakeListener:
                 await channel.subscribe(*self._channels)
                 if self.on_work:
                     self.on_work(None)
-                async for message in channel.listen():
-                    if message["type"] == "message":
-                        self._heard(*message["data"].decode().split(" "))
+                async for text in heard(channel):
+                    self._heard(*text.split(" "))
         finally:
             await client.aclose()
 
     def _heard(self, subject: str, *words: str) -> None:
-        """`operation id...` grants turns; `=work operation replica` and `=ended id...` are about jobs."""
+        """
+        `operation id...` grants turns; `=work operation replica` and `=ended id...` are about jobs, `=circuit
+        operation generation state` is about what may start at all.
+        """
         if subject == "=work":
             operation, sender = words
             if self.on_work and sender != self._replica:
@@ -68,5 +74,23 @@ class WakeListener:
         elif subject == "=ended":
             if self.on_ended:
                 self.on_ended(list(words))
+        elif subject == "=circuit":
+            operation, generation, state = words
+            if self.on_circuit:
+                self.on_circuit(operation, int(generation), state)
         elif lane := self._lanes.get(subject):
             wake(lane, words)
+
+
+async def heard(channel: PubSub) -> AsyncIterator[str]:
+    """Messages, for as long as the store is there."""
+    is_asked = False
+    while True:
+        message = await channel.get_message(timeout=QUIET_S)
+        if message and message["type"] == "message":
+            yield message["data"].decode()
+        elif message is None and is_asked:
+            raise TimeoutError
+        elif message is None:
+            await channel.ping()
+        is_asked = message is None

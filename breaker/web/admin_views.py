@@ -47,7 +47,7 @@ def head_view(operation: str, head: JobHead) -> dict[str, Any]:
 def job_view(operation: str, record: JobRecord) -> dict[str, Any]:
     """All that is known of a job but its payload."""
     head, place = record.head, record.place
-    is_held = head.state is JobState.QUEUED and place is not None and place.is_held
+    is_held = head.state is JobState.QUEUED and place is not None and place.held is not None
     return {
         **head_view(operation, head),
         "state": HELD if is_held else str(head.state),

@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import Redis
 
-from breaker.core import accepting, fairness, job_ends, leasing
+from breaker.core import accepting, circuit, fairness, job_ends, leasing
 from breaker.core.fairness import Spot
 from breaker.core.job_ends import Told
 from breaker.core.job_policy import BANDS, Band
@@ -37,7 +37,7 @@ from breaker.core.queue import KEPT, Job, Jobs, expiring
 from breaker.core.terms import Terms, held
 from breaker.core.verdict import Admitted, Policy, Refused, Room, TooCostly
 from breaker.store.job_parts import ACCEPT_HEAD, ACCEPT_ITEM, FATES, LEASE_HEAD
-from breaker.store.lane import POLICIES
+from breaker.store.lane import POLICIES, PROBE
 from tests.model.twin import OPERATION, Twin
 
 SEQ, FRONT = 32_768, 1_024  # how a line's spot is written, see lua/queue.lua
@@ -72,9 +72,18 @@ class QueueTwin(Twin):
             # The script tells the depth once, as it is behind all of its calls.
             same = replace(wanted, depth=depth) if isinstance(wanted, Queued) else wanted
             assert found == same, (found, same)
-        assert (reply[3], reply[7]) == (depth, int(held(self.terms, self.now_us) == Policy.PAUSED))
+        assert (reply[3], POLICIES[reply[7]]) == (depth, self.held_for())
         self.compare()
         return expected
+
+    def held_for(self) -> Policy | None:
+        if held(self.terms, self.now_us) == Policy.PAUSED:
+            return Policy.PAUSED
+        known = self.state.circuit
+        if stop := circuit.bars(known, self.terms.circuit, self.now_us):
+            return stop[0]
+        is_paused = circuit.pauses(known.pause_us, self.terms.pause_max_us, self.now_us) > 0
+        return Policy.SLOW_DOWN if is_paused else None
 
     def head_size(self, offer: Offer) -> int:
         """What lua/queue.lua:text_of makes of a job, without its payload."""
@@ -311,8 +320,8 @@ def accepted_of(reply: list[Any], at: int, depth: int) -> Accepted | None:
     why: Any = POLICIES[policy]
     id_ = job.decode()
     answers: dict[int, Accepted | None] = {
-        1: Admitted(room=room, leased=leased == 1),
-        3: Admitted(room=room, leased=leased == 1, shadow=why),
+        1: Admitted(room=room, leased=leased > 0, shadow=why, is_probe=leased == PROBE),
+        3: Admitted(room=room, leased=leased > 0, shadow=why),
         5: Refused(policy=why, retry_after_us=retry_us, room=room),
         6: TooCostly(policy=why),
         7: None,

@@ -6,6 +6,7 @@ moments at which something changes: in a large world the edges are hardly ever m
 """
 
 import os
+from dataclasses import replace
 from itertools import count
 from typing import Any, ClassVar
 
@@ -21,11 +22,13 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from breaker.core.circuit import Report, Trigger
 from breaker.core.model import LEASE_US, Limits, Mode, Overflow, Rate
+from breaker.core.quorum import Seen
 from breaker.core.state import Ask
 from breaker.core.terms import Hold, Override, Terms
 from breaker.core.verdict import Admitted, Waiting
-from tests.model.twin import Twin
+from tests.model.twin import CIRCUIT, Twin
 
 START = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -63,6 +66,10 @@ terms = st.builds(
     ),
     debt=st.sampled_from([0, 0, 5]),
     is_retired=st.sampled_from([False] * 9 + [True]),
+    circuit=st.sampled_from([None, CIRCUIT, CIRCUIT, replace(CIRCUIT, is_shadow=True)]),
+    adaptive_min=st.sampled_from([0, 0, 1]),
+    pause_max_us=st.just(5 * SECOND),
+    pauses_tenants=st.booleans(),
 )  # fmt: skip
 replicas = st.sampled_from(["AAAAAAAA", "BBBBBBBB"])
 tenants = st.sampled_from(["", "acme", "beta"])
@@ -132,6 +139,39 @@ class Histories(RuleBasedStateMachine):
     def leases_are_renewed(self, data: Any) -> None:
         some = data.draw(st.lists(st.sampled_from(self.started), min_size=1, unique_by=lambda ask: ask.id))
         self.twin.renew([(ask.id, ask.tenant) for ask in some])
+
+    @rule(
+        replica=replicas,
+        calls=st.sampled_from([0, 1, 2, 3, 4]),
+        failed=st.sampled_from([0, 1, 2, 4]),
+        slow=st.sampled_from([0, 0, 2]),
+        streak=st.sampled_from([0, 1, 2]),
+        stress=st.sampled_from([0, 0, 1]),
+        pause=st.sampled_from([0, 0, 0, SECOND, 5 * SECOND]),
+        old=st.sampled_from([0, 0, 0, 1]),
+        ends=st.lists(st.sampled_from([True, True, False, None]), max_size=2),
+        tenant=st.sampled_from(["", "", "acme"]),
+        draw=st.sampled_from([0, 500, 999]),
+    )
+    def a_replica_reports(
+        self, replica: str, calls: int, failed: int, slow: int, streak: int, stress: int, pause: int, old: int,
+        ends: list[bool | None], tenant: str, draw: int,
+    ) -> None:  # fmt: skip
+        known = self.twin.state.circuit
+        seen = Seen(calls=calls, failed=min(failed, calls), slow=min(slow, calls), streak=streak)
+        probes = tuple(zip([*sorted(known.probes), "unknown"], ends, strict=False))
+        report = Report(
+            replica=replica, generation=known.generation - old, seen=seen, stress=stress,
+            pause_us=0 if tenant else pause, probes=probes, draw=draw,
+        )  # fmt: skip
+        self.twin.report(report, {tenant: pause} if tenant and pause else {})
+
+    @rule(
+        trigger=st.sampled_from([Trigger.FORCED, Trigger.DISABLED, Trigger.RELEASED, Trigger.RELEASED]),
+        lasts=st.sampled_from([0, SECOND]),
+    )
+    def a_person_moves_the_circuit(self, trigger: Trigger, lasts: int) -> None:
+        self.twin.force(trigger, self.twin.now_us + lasts if lasts else 0)
 
     @rule(us=steps)
     def time_passes(self, us: int) -> None:

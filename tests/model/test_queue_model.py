@@ -6,6 +6,7 @@ one to three, bounds that are met at once, and times drawn around the moments at
 """
 
 import os
+from dataclasses import replace
 from itertools import count
 from typing import Any, ClassVar
 
@@ -21,13 +22,16 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from breaker.core.circuit import Report, Trigger
 from breaker.core.job_policy import Band
 from breaker.core.jobs import Ack, Fate, JobState, LeasedJob, Offer, Reason
 from breaker.core.model import LEASE_US, Limits, Mode, Overflow, Rate
 from breaker.core.queue import KEPT
+from breaker.core.quorum import Seen
 from breaker.core.terms import Hold, Override, QueueTerms, Terms
 from breaker.core.verdict import Admitted
 from tests.model.queue_twin import QueueTwin
+from tests.model.twin import CIRCUIT
 
 START = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -89,6 +93,9 @@ wild = st.builds(
     debt=st.sampled_from([0, 6]),
     is_retired=st.sampled_from([False] * 9 + [True]),
     queue=queues,
+    circuit=st.sampled_from([None, CIRCUIT, CIRCUIT, replace(CIRCUIT, is_shadow=True)]),
+    pause_max_us=st.just(5 * SECOND),
+    pauses_tenants=st.booleans(),
 )  # fmt: skip
 # Most of the time there is some capacity and few bounds: where nothing may start, nothing is found.
 calm = st.builds(
@@ -269,6 +276,25 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def an_end_is_told(self, data: Any) -> None:
         self.twin.tell(data.draw(st.sampled_from(sorted(self.twin.jobs.callbacks))))
+
+    @rule(
+        replica=replicas,
+        failed=st.sampled_from([0, 4, 4]),
+        pause=st.sampled_from([0, 0, 0, SECOND]),
+        end=st.sampled_from([True, True, False, None]),
+        tenant=st.sampled_from(["", "", "acme"]),
+    )
+    def a_replica_reports(self, replica: str, failed: int, pause: int, end: bool | None, tenant: str) -> None:
+        known = self.twin.state.circuit
+        report = Report(
+            replica=replica, generation=known.generation, seen=Seen(calls=4, failed=failed, streak=failed),
+            pause_us=0 if tenant else pause, probes=tuple((id_, end) for id_ in sorted(known.probes)),
+        )  # fmt: skip
+        self.twin.report(report, {tenant: pause} if tenant and pause else {})
+
+    @rule(trigger=st.sampled_from([Trigger.FORCED, Trigger.RELEASED, Trigger.RELEASED]))
+    def a_person_moves_the_circuit(self, trigger: Trigger) -> None:
+        self.twin.force(trigger, 0)
 
     @rule(us=steps)
     def time_passes(self, us: int) -> None:

@@ -11,18 +11,27 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError
 
-from breaker.core import admission, settling, waiting
+from breaker.core import admission, circuit, settling, waiting
+from breaker.core.effective import adapt
 from breaker.core.model import LEASE_US, Mode, Overflow
+from breaker.core.quorum import CircuitTerms
+from breaker.core.rate import SERVICE_UNKNOWN_US, Bucket, in_use
 from breaker.core.state import PLAYING, Ask, State
-from breaker.core.terms import Terms
+from breaker.core.terms import Terms, stated
 from breaker.core.verdict import Admitted, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.keys import Keys
-from breaker.store.lane import POLICIES
+from breaker.store.lane import CIRCUIT_STATES, POLICIES, PROBE
+from breaker.store.parts import HEAD_SIZE
 from breaker.store.policy import publish_arguments, text_of
 from breaker.store.scripts import load_scripts
 
 SCRIPTS = load_scripts()
 OPERATION = "billing.charge"
+# Small enough that a few calls open it, and a few steps of time bring it back.
+CIRCUIT = CircuitTerms(
+    min_calls=3, consecutive=2, window_us=4 * 1_000_000, open_us=1_000_000, open_max_us=3 * 1_000_000, probes=2,
+    ramp_us=3 * 1_000_000, slow_ppm=500_000,
+)  # fmt: skip
 # All that stands under these keys, in one round trip.
 LOOK = """
 local out = {}
@@ -73,7 +82,7 @@ class Twin:
         reply = self.run(
             "admit", self.now_us, "", "", ask.replica, LEASE_US, ask.id, ask.tenant, ask.cost, ask.wait_us
         )
-        assert verdict_of(reply, 5) == expected, (verdict_of(reply, 5), expected)
+        assert verdict_of(reply, HEAD_SIZE) == expected, (verdict_of(reply, HEAD_SIZE), expected)
         if self.terms.overflow is Overflow.THROTTLE and self.terms.mode is Mode.ENFORCE:
             assert reply[3] == len(self.state.calls)
         self.compare()
@@ -90,12 +99,12 @@ class Twin:
                 "grant", self.now_us, "", "", replica, LEASE_US, int(keeps_alive), OPERATION,
                 f"{self.keys.cluster}:wake:",
             )  # fmt: skip
-            heard = [id_.decode() for id_ in reply[4:]]
+            heard = [id_.decode().rstrip("*") for id_ in reply[4:]]
             owners = {id_.partition(".")[0] for id_ in granted} - {replica}
             for _ in owners:
                 message = channel.get_message(timeout=5)
                 assert message
-                heard += message["data"].decode().split(" ")[1:]
+                heard += [word.rstrip("*") for word in message["data"].decode().split(" ")[1:]]
         assert sorted(heard) == sorted(granted)
         assert reply[2] == len(self.state.calls)
         assert reply[3] == next_us
@@ -128,6 +137,44 @@ class Twin:
         self.compare()
         return lost
 
+    def report(self, report: circuit.Report, pauses: dict[str, int]) -> None:
+        state, now = self.state, self.now_us
+        whole, _ = stated(self.terms, now)
+        state_before = state.circuit
+        for tenant, asked_us in pauses.items():
+            bucket = state.tenants.setdefault(tenant, Bucket())
+            bucket.pause_us = max(bucket.pause_us, now + asked_us)
+        is_alone = circuit.on_report(state.circuit, self.terms.circuit, report, now)
+        adapt(
+            state.circuit, least=self.terms.adaptive_min, stated=whole.concurrency, stress=report.stress,
+            in_use=in_use(state.own, now), service_us=state.service_us or SERVICE_UNKNOWN_US,
+            window_us=self.terms.circuit.window_us if self.terms.circuit else 30_000_000, now_us=now,
+        )  # fmt: skip
+        seen = report.seen
+        ends = {True: "ok", False: "failed", None: "gone"}
+        reply = self.run(
+            "report", now, report.replica, report.generation, seen.calls, seen.failed, seen.slow, seen.streak,
+            report.stress, report.pause_us, report.draw, "", len(pauses),
+            *[part for pause in pauses.items() for part in pause],
+            *[part for id_, end in report.probes for part in (id_, ends[end])],
+        )  # fmt: skip
+        assert state_before is state.circuit
+        if self.terms.circuit:
+            standing = circuit.standing(state.circuit, self.terms.circuit, now)
+            assert CIRCUIT_STATES[reply[2]] is standing
+        assert (reply[3], reply[5] == 1) == (state.circuit.generation, is_alone)
+        self.compare()
+
+    def force(self, trigger: circuit.Trigger, until_us: int) -> None:
+        words = {
+            circuit.Trigger.FORCED: "forced-open", circuit.Trigger.DISABLED: "disabled",
+            circuit.Trigger.RELEASED: "automatic",
+        }  # fmt: skip
+        moved = circuit.by_hand(self.state.circuit, trigger, self.now_us, until_us)
+        reply = self.run("force", self.now_us, words[trigger], until_us, "ann", "a reason")
+        assert reply[4] == moved
+        self.compare()
+
     def go_back(self, us: int) -> None:
         """The clock goes back. What has run out may or may not be there any more, so that it goes first."""
         for tenant, bucket in [("", self.state.own), *self.state.tenants.items()]:
@@ -154,13 +201,35 @@ class Twin:
         assert set(self._hash("calls")) == set(state.calls)
         assert self._zset("parked") == state.parked
         assert self._alive("tombs") == {k: v for k, v in state.tombs.items() if v > now}
+        self.compare_circuit()
         for tenant, bucket in state.tenants.items():
             own = self._hash(f"rate:{tenant}")
             assert max(now, int(own.get("tat", 0))) == max(now, bucket.tat_us)
             assert max(now, int(own.get("promise", 0))) == max(now, bucket.promise_us)
+            assert max(now, int(own.get("pause", 0))) == max(now, bucket.pause_us)
             assert self._alive(f"slots:{tenant}") == {k: v for k, v in bucket.leases.items() if v > now}
         for tenant, line in state.lines.items():
             assert self._zset(f"parked:{tenant}") == line
+
+    def compare_circuit(self) -> None:
+        known, seen, now = self.state.circuit, self._hash("circuit"), self.now_us
+        assert seen.get("state", "closed") == known.state
+        numbers = {
+            "gen": known.generation, "since": known.since_us, "until": known.until_us, "opens": known.opens,
+            "passed": known.passed, "closed_at": known.closed_us, "held": known.held_us,
+            "adaptive": known.adaptive, "adapted": known.adapted_us, "peak": known.peak,
+        }  # fmt: skip
+        assert {name: int(seen.get(name, 0)) for name in numbers} == numbers
+        assert max(now, int(seen.get("pause", 0))) == max(now, known.pause_us)
+        assert seen.get("holds", "") == " ".join(f"{start} {end}" for start, end in known.holds)
+        assert self._alive("circuit:p") == {id_: at for id_, at in known.probes.items() if at > now}
+        windows = {
+            name: tuple(int(word) for word in text.split(" "))
+            for name, text in self._hash("circuit:w").items()
+        }
+        assert windows == {
+            name: (at.at_us, at.calls, at.failed, at.slow, at.streak) for name, at in known.windows.items()
+        }
 
     def deadlines(self) -> list[int]:
         """Moments at which something changes: where mistakes live."""
@@ -169,6 +238,7 @@ class Twin:
         moments += [waiter.give_up_us for waiter in state.calls.values()]
         moments += [start for start, _ in self.terms.calendar] + [end for _, end in self.terms.periods]
         moments += [bucket.tat_us for bucket in state.tenants.values()]
+        moments += [state.circuit.until_us, state.circuit.pause_us, *state.circuit.probes.values()]
         moments += [self.terms.hold.until_us] if self.terms.hold else []
         return sorted({moment for moment in moments if self.now_us <= moment < PLAYING})
 
@@ -180,7 +250,7 @@ class Twin:
 
     def names(self) -> list[str]:
         """The keys that the specification knows something about."""
-        names = ["rate", "slots", "waiting", "calls", "parked", "tombs"]
+        names = ["rate", "slots", "waiting", "calls", "parked", "tombs", "circuit", "circuit:p", "circuit:w"]
         for tenant in self.state.tenants:
             names += [f"rate:{tenant}", f"slots:{tenant}"]
         return names + [f"parked:{tenant}" for tenant in self.state.lines]
@@ -202,10 +272,10 @@ def verdict_of(reply: list[Any], at: int) -> Verdict | None:
     verdict, policy, retry_us, room_policy, remaining, reset_us, holds = reply[at : at + 7]
     room = Room(policy=POLICIES[room_policy], remaining=remaining, reset_us=reset_us)
     why: Any = POLICIES[policy]
-    leased = holds == 1
+    leased, is_probe = holds > 0, holds == PROBE
     answers: dict[int, Verdict | None] = {
-        1: Admitted(room=room, leased=leased),
-        2: Admitted(room=room, leased=leased, over=why),
+        1: Admitted(room=room, leased=leased, shadow=why, is_probe=is_probe),
+        2: Admitted(room=room, leased=leased, over=why, is_probe=is_probe),
         3: Admitted(room=room, shadow=why),
         4: Waiting(policy=why, room=room),
         5: Refused(policy=why, retry_after_us=retry_us, room=room),

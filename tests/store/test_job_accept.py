@@ -25,7 +25,7 @@ async def test_a_call_with_capacity_starts_and_the_next_is_a_job(store_url: str,
         assert all(isinstance(answer, Admitted) and answer.leased for answer in direct)
         queued = await one.accept()
         assert isinstance(queued, Queued)
-        assert (queued.is_known, queued.is_held, queued.depth) == (False, False, 1)
+        assert (queued.is_known, queued.held, queued.depth) == (False, None, 1)
         assert await one.state(queued.job) == "queued"
         look = await one.look()
         assert (look.accepted, look.queued, one.jobs.given) == (1, 1, {one.operation: 1})
@@ -258,7 +258,7 @@ async def test_a_paused_operation_takes_calls_as_held_jobs_and_a_draining_one_re
         await one.desk.hold(one.operation, "paused", 0, "ann", "incident")
         held = await one.accept()
         assert isinstance(held, Queued)
-        assert held.is_held
+        assert held.held is Policy.PAUSED
         assert await one.leased() == []
         until_us = one.now_us() + 10 * MINUTE
         await one.desk.hold(one.operation, "draining", until_us, "ann", "moving")

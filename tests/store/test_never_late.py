@@ -13,6 +13,7 @@ from redis import Redis
 from breaker.core.model import LEASE_US, Limits, Rate
 from breaker.core.terms import Terms
 from breaker.store.keys import Keys
+from breaker.store.parts import HEAD_SIZE
 from breaker.store.policy import publish_arguments
 from breaker.store.scripts import load_scripts
 
@@ -100,8 +101,8 @@ def test_nothing_is_granted_while_the_clocks_disagree(steps: Steps, off: int, wh
 def test_a_call_that_was_withdrawn_is_not_admitted_when_it_arrives(steps: Steps) -> None:
     """The reply got lost, the replica gave up, and then the store reads the call from its buffer."""
     assert steps.run("withdraw", NOW, "AAAAAAAA.1", "acme", 1, "gone")[3:] == [0, 0, 0]
-    assert steps.admit("AAAAAAAA.1")[5] == WITHDRAWN
-    assert steps.admit("AAAAAAAA.2")[5] == ADMITTED
+    assert steps.admit("AAAAAAAA.1")[HEAD_SIZE] == WITHDRAWN
+    assert steps.admit("AAAAAAAA.2")[HEAD_SIZE] == ADMITTED
     assert steps.run("look", NOW)[5] == 1
 
 
@@ -120,11 +121,11 @@ def test_a_tombstone_outlives_a_lease_and_goes_away(steps: Steps) -> None:
 def test_withdrawing_what_was_admitted_gives_slot_and_token_back(steps: Steps) -> None:
     """It never started: a lost reply costs nothing."""
     for number in range(5):
-        assert steps.admit(f"AAAAAAAA.{number}")[5] == ADMITTED
-    assert steps.admit("AAAAAAAA.5")[5] == REFUSED
+        assert steps.admit(f"AAAAAAAA.{number}")[HEAD_SIZE] == ADMITTED
+    assert steps.admit("AAAAAAAA.5")[HEAD_SIZE] == REFUSED
     assert steps.run("withdraw", NOW, "AAAAAAAA.0", "", 1, "gone")[3] == 1
     reply = steps.admit("AAAAAAAA.6")
-    assert (reply[5], reply[9]) == (ADMITTED, 5), "five tokens of ten are left, as if it had not been"
+    assert (reply[HEAD_SIZE], reply[HEAD_SIZE + 4]) == (ADMITTED, 5), "five tokens of ten are left, as if it had not been"
 
 
 @pytest.mark.parametrize("verb", ["admit", "grant", "withdraw", "look"])

@@ -8,7 +8,8 @@ from redis import Redis
 
 from breaker.core.model import LEASE_US, WAITER_LAPSE_US
 from breaker.core.verdict import Admitted, Policy, Refused
-from breaker.store.keys import Keys, wake_prefix
+from breaker.store.keys import OPERATION_KEYS, Keys, wake_prefix
+from breaker.store.parts import HEAD_SIZE
 from tests.store.replicas import SCRIPTS, Replica, an_operation, commands, rate, replica, slots, until
 
 LONG_S = 8.0  # what waits so long and is not woken has failed
@@ -217,7 +218,7 @@ async def nobody_waits(one: Replica) -> bool:
 def waits_and_dies(redis: Redis, cluster: str, *, wait_us: int) -> None:
     """A call of a replica that joins the line now, and of which nothing is heard again."""
     reply = redis.eval(
-        SCRIPTS["admit"].text, 11, *Keys(cluster, "billing.charge").all,
+        SCRIPTS["admit"].text, len(OPERATION_KEYS), *Keys(cluster, "billing.charge").all,
         "", "", "", "DEADDEAD", LEASE_US, "DEADDEAD.00000000", "", 1, wait_us,
     )  # fmt: skip
-    assert reply[5] == 4, "it waits"
+    assert reply[HEAD_SIZE] == 4, "it waits"

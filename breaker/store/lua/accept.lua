@@ -4,9 +4,10 @@
 -- KEYS   as in limits.lua and queue.lua
 -- ARGV   now, estimate, not_after, replica, lease_us, wake channel prefix,
 --        then per call: lease id, job id, tenant, cost, caller, key ("-" none), fingerprint, band, line,
---        flags (a: asynchronous, w: its caller waits here), not_before, deadline, expiry (0 never), callback ("-"), payload
+--        flags (a: asynchronous, w: its caller waits here, o: others shall run it), not_before, deadline, expiry (0 never), callback ("-"), payload
 --
--- Returns {0, now, limits text, jobs waiting, mean service us, pace, spread, is held}, then per call
+-- Returns {0, now, limits text, jobs waiting, mean service us, pace, spread, why it is held (a policy, or 0),
+--          circuit's generation, its state, it moved}, then per call
 --   {verdict, policy, retry_us, room policy, remaining, reset_us, is leased, job id, ahead}
 --   verdict as in admit.lua, and 8 queued, 9 queued before under this key, 10 in progress, 11 key reused,
 --   12 ended (its record is kept), 13 outcome unknown
@@ -79,6 +80,8 @@ local function earliest(op, own, policy, wait)
   if policy == CLOSED then return op.until_us end
   if policy == QUOTA then return op.quota_end > 0 and op.quota_end or nil end
   if policy == RATE or (policy == TENANT_RATE and not own.limits.closed) then return now + wait end
+  if policy == SLOW_DOWN or policy == TENANT_PAUSE then return now + wait end
+  if policy == CIRCUIT and standing(op.circuit, now) == 'open' then return now + wait end
 end
 
 local function describe(at)
@@ -127,12 +130,12 @@ local function enqueue(at, flags, id, job, text, park_until)
   return id, ahead
 end
 
-local out = {0, now, op.text, 0, op.service, tonumber(f[2]) or 0, tonumber(f[3]) or 0, op.hold == 'paused' and 1 or 0}
+local out = {0, now, op.text, 0, op.service, tonumber(f[2]) or 0, tonumber(f[3]) or 0, held_for(op, now), 0, 0, 0}
 local function tell(verdict, policy, retry, own, leased, id, ahead)
   local room, remaining, reset = room_of(op, own, now)
   local at = #out
   out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5], out[at + 6], out[at + 7], out[at + 8], out[at + 9] =
-    verdict, policy, retry, room, remaining, reset, leased and 1 or 0, id or '', ahead or 0
+    verdict, policy, retry, room, remaining, reset, leased or 0, id or '', ahead or 0
 end
 
 for at = 7, #ARGV, 15 do
@@ -152,7 +155,7 @@ for at = 7, #ARGV, 15 do
     -- From now on it is promised to somebody else as well: revoke must not take it back.
     if is_first then call('SET', id_key, 'j ' .. known .. ' + ' .. ARGV[at + 6], 'KEEPTTL') end
     if verdict == 9 and string.find(flags, 'w', 1, true) then watch(known) end
-    tell(verdict, 0, verdict == 10 and max(op.service, 1000000) or 0, own, false, known)
+    tell(verdict, 0, verdict == 10 and max(op.service, 1000000) or 0, own, 0, known)
   -- 2. What can never fit is the caller's mistake.
   elseif impossible and not op.shadow then
     tell(6, impossible, 0, own)
@@ -160,29 +163,31 @@ for at = 7, #ARGV, 15 do
   elseif op.hold == 'draining' or op.retired then
     tell(5, DRAINING, op.hold and op.hold_until > 0 and op.hold_until - now or op.retry_max, own)
   else
-    local is_later = tonumber(ARGV[at + 10]) > now or string.find(flags, 'a', 1, true) or op.hold == 'paused'
+    local bar, bar_wait = bars(op, own, now)
+    if bar then policy, wait = bar, bar_wait end
+    local is_later = bar or tonumber(ARGV[at + 10]) > now or string.find(flags, 'a', 1, true) or op.hold == 'paused'
     if not is_later and not op.shadow and not policy and is_behind(tenant) then policy, wait = TURN, 0 end
     if not is_later and (op.shadow or not policy) then
-      if not policy then charge(op, own, cost, now) end
       -- A call with a key holds a lease in any case: while it lives, the key is in progress.
-      local leased = not policy and (op.limits.concurrency ~= nil or (own ~= nil and own.limits.concurrency ~= nil)) or id_key
-      if leased then
+      local shadow, leased = in_shadow(op, now), 0
+      if not policy then
+        leased = start(op, own, lease_id, cost, now, leases, lease_us, id_key)
+      elseif id_key then
+        leased = 1
         lease(leases, KEYS[3], lease_id, now + lease_us)
         if own then lease(leases, own.slots_key, lease_id, now + lease_us) end
-        if policy then
-          op.used = op.used + 1
-          if own then own.used = own.used + 1 end
-        end
+        op.used = op.used + 1
+        if own then own.used = own.used + 1 end
       end
       if id_key then
         started_here[lease_id] = true
         call('SET', id_key, 'd ' .. id .. ' ' .. lease_id .. ' ' .. ARGV[at + 6], 'PX', int(max(1, floor(q.window / 1000))))
       end
-      tell(policy and 3 or 1, policy or 0, 0, own, leased)
+      tell(policy and 3 or 1, policy or shadow or 0, 0, own, leased)
     else
       local expiry = tonumber(ARGV[at + 12])
       local job_id, job, text = describe(at)
-      local bound, could = full(tenant, #text), not op.shadow and earliest(op, own, policy, wait)
+      local bound, could = full(tenant, #text), (bar or not op.shadow) and earliest(op, own, policy, wait)
       if expiry > 0 and could and could >= expiry then
         -- It could not start before it expires: said now, not then.
         tell(5, policy, ticket(op, own, policy, cost, wait, now), own)
@@ -191,9 +196,12 @@ for at = 7, #ARGV, 15 do
         local limited = op.limits.interval > 0 and RATE or TURN
         tell(5, bound, ticket(op, own, limited, cost, max(op.limits.interval, policy == RATE and wait or 0), now), own)
       else
-        local is_own = not op.shadow and (policy == TENANT_RATE or policy == TENANT_SLOTS)
-        local _, ahead = enqueue(at, flags, job_id, job, text, is_own and parked_until(policy, wait, now, lease_us, job.line) or nil)
-        tell(8, policy or 0, 0, own, false, job_id, ahead)
+        local is_tenants = is_own(policy) and (bar or not op.shadow)
+        local _, ahead = enqueue(at, flags, job_id, job, text, is_tenants and parked_until(policy, wait, now, lease_us, job.line) or nil)
+        if string.find(flags, 'o', 1, true) then
+          call('PUBLISH', ARGV[6] .. 'jobs', '=work ' .. string.match(KEYS[1], '{(.-)}') .. ' ' .. replica)
+        end
+        tell(8, policy or 0, 0, own, 0, job_id, ahead)
       end
     end
   end
@@ -202,7 +210,7 @@ if accepted > 0 then
   call('INCRBY', Q .. ':given:' .. replica, accepted)
   call('PEXPIRE', Q .. ':given:' .. replica, 172800000)
 end
-out[4] = depth
+out[4], out[9], out[10], out[11] = depth, op.circuit.gen, CODES[standing_of(op.circuit, now)], op.circuit.moved
 for _, stand in ipairs(stands) do
   for _, number in ipairs(stand) do out[#out + 1] = number end
 end

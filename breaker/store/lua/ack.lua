@@ -93,7 +93,9 @@ if late > 0 then tally('late', late) end
 local _, waiting = depths()
 local h = call('HMGET', KEYS[1], 'hold', 'hold_until')
 local hold_until = tonumber(h[2]) or 0
+local state = call('HGET', KEYS[12], 'state')
 local is_measured = not (h[1] == 'paused' and (hold_until == 0 or hold_until > now))
+  and (not state or state == 'closed' or state == 'disabled')
   and (call('EXISTS', Q .. ':v:0', Q .. ':v:1', Q .. ':v:2', Q .. ':v:3') > 0 or call('ZCOUNT', Q .. ':b', '-inf', int(now)) > 0)
 local f = call('HMGET', Q, 'pace_at', 'pace_n', 'pace', 'spread')
 local since, count, pace = tonumber(f[1]) or 0, (tonumber(f[2]) or 0) + ended, tonumber(f[3]) or 0

@@ -5,9 +5,9 @@
 -- ARGV   now ("" asks TIME), estimate of our clock ("" skips the check), not_after, replica, lease_us,
 --        then per call: id, tenant ("" none), cost, wait_us (0 may not wait)
 --
--- Returns {0, now, limits text, calls waiting, mean service us}, then per call
---   {verdict, policy, retry_us, room policy, remaining, reset_us, is leased}
---   verdict 1 admitted, 2 over capacity, 3 in shadow, 4 waiting, 5 refused, 6 too costly, 7 withdrawn
+-- Returns {0, now, limits text, calls waiting, mean service us, circuit's generation, its state, it moved}, then per call
+--   {verdict, policy, retry_us, room policy, remaining, reset_us, is leased (2: as a probe)}
+--   verdict 1 admitted (`policy`: a circuit in shadow would refuse), 2 over capacity, 3 in shadow, 4 waiting, 5 refused, 6 too costly, 7 withdrawn
 --   or {1 late | 2 clock | 3 unknown operation, now}: nothing was written
 -- include limits
 local now, replica, lease_us = clock(ARGV[1]), ARGV[4], tonumber(ARGV[5])
@@ -50,18 +50,17 @@ end
 local function tell(out, at, verdict, policy, retry, own, leased)
   local room, remaining, reset = room_of(op, own, now)
   out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5], out[at + 6] =
-    verdict, policy, retry, room, remaining, reset, leased and 1 or 0
+    verdict, policy, retry, room, remaining, reset, leased or 0
 end
 
-local out = {0, now, op.text, 0, op.service}
+local out = {0, now, op.text, 0, op.service, 0, 0, 0}
 for i = 6, #ARGV, 4 do
   local id, tenant, cost, wait_us = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local own = tenant ~= '' and tenant_of(op, tenant, now) or nil
   local policy, wait = blocks(op, own, cost, now)
-  local impossible = never_fits(op, own, cost)
+  local impossible, bar, bar_wait = never_fits(op, own, cost), bars(op, own, now)
   local at = #out + 1
   op.wanted = op.wanted + cost
-  local leased = op.limits.concurrency ~= nil or (own ~= nil and own.limits.concurrency ~= nil)
   -- 1. A tombstone: its replica has given this call up.
   if tombs and redis.call('ZSCORE', KEYS[7], id) then
     tell(out, at, 7, 0, 0, own)
@@ -70,21 +69,20 @@ for i = 6, #ARGV, 4 do
     local wait = op.hold_until > 0 and op.hold_until - now or op.retry_max
     local policy = op.hold == 'paused' and PAUSED or DRAINING
     tell(out, at, 5, policy, ticket(op, own, CLOSED, cost, wait, now), own)
+  -- Nothing goes to a downstream that fails, or asked for time: also what is in shadow, or only alerts.
+  elseif bar then
+    tell(out, at, 5, bar, ticket(op, own, bar, cost, bar_wait, now), own)
   -- 2. What can never fit is the caller's mistake.
   elseif impossible and not op.shadow then
     tell(out, at, 6, impossible, 0, own)
   else
     -- 3. Nobody overtakes: behind its own tenant's line, and behind those who wait for the same limits.
-    local own_line = policy == TENANT_RATE or policy == TENANT_SLOTS
+    local own_line = is_own(policy)
       or (tenant ~= '' and parked and redis.call('ZSCORE', KEYS[6], tenant) ~= false)
     if not policy and (line > 0 or own_line) then policy, wait = TURN, 0 end
     if not policy or (op.alert and not op.shadow) then
-      charge(op, own, cost, now)
-      if leased then
-        lease(leases, KEYS[3], id, now + lease_us)
-        if own then lease(leases, own.slots_key, id, now + lease_us) end
-      end
-      tell(out, at, policy and 2 or 1, policy or 0, 0, own, leased)
+      local shadow, leased = in_shadow(op, now), start(op, own, id, cost, now, leases, lease_us)
+      tell(out, at, policy and 2 or 1, policy or shadow or 0, 0, own, leased)
     elseif op.shadow then
       tell(out, at, 3, policy, 0, own)
     else
@@ -108,5 +106,5 @@ if joined then
   redis.call('ZADD', KEYS[8], int(now), replica)
   for _, key in ipairs({KEYS[4], KEYS[5], KEYS[6], KEYS[8]}) do redis.call('PEXPIRE', key, 180000) end
 end
-out[4] = waiters
+out[4], out[6], out[7], out[8] = waiters, op.circuit.gen, CODES[standing_of(op.circuit, now)], op.circuit.moved
 return out

@@ -19,6 +19,7 @@ for at = 3, #ARGV, 4 do
     out[3], out[#out + 1] = out[3] + 1, id
   end
   lease(leases, KEYS[3], ARGV[at + 3], now + lease_us)
+  call('ZADD', PROBES, 'XX', int(now + lease_us), ARGV[at + 3])
   if call('EXISTS', KEYS[3] .. ':' .. ARGV[at + 2]) == 1 then
     lease(leases, KEYS[3] .. ':' .. ARGV[at + 2], id .. '.' .. attempt, now + lease_us)
   end

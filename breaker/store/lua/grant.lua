@@ -6,8 +6,8 @@
 --        operation, wake channel prefix
 --
 -- A granted call holds a lease also where slots are not limited: that is how a lost wake is noticed.
--- Returns {0, now, calls waiting, us until the next grant makes sense (-1: nobody waits), own id...};
--- other replicas hear of theirs on their wake channel: "operation id..."
+-- Returns {0, now, calls waiting, us until the next grant makes sense (-1: nobody waits), own id...}; a probe's id has "*"
+-- behind. Other replicas hear of theirs on their wake channel: "operation id..."
 -- include limits
 local now, replica, lease_us = clock(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 local off = off_time(now, ARGV[2], ARGV[3])
@@ -52,8 +52,9 @@ for step = 1, 64 do
   unpark()
   local id = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
   if not id then break end
-  if op.hold == 'paused' then
-    next_us = 500000
+  local bar, bar_wait = bars(op, nil, now)
+  if op.hold == 'paused' or bar then
+    next_us = min(bar_wait or 500000, 500000)
     break
   end
   local waiter = waiter_of(id)
@@ -65,7 +66,7 @@ for step = 1, 64 do
   else
     local own = waiter.tenant ~= '' and tenant_of(op, waiter.tenant, now) or nil
     local policy, wait = blocks(op, own, waiter.cost, now)
-    if policy == TENANT_RATE or policy == TENANT_SLOTS then
+    if is_own(policy) then
       -- 3. Blocked by its own tenant's limit: it steps aside and blocks nobody.
       local line = KEYS[6] .. ':' .. waiter.tenant
       redis.call('ZREM', KEYS[4], id)
@@ -78,11 +79,9 @@ for step = 1, 64 do
       next_us = policy == SLOTS and 500000 or wait
       break
     else
-      charge(op, own, waiter.cost, now)
-      lease(leases, KEYS[3], id, now + lease_us)
-      if own then lease(leases, own.slots_key, id, now + lease_us) end
+      local leased = start(op, own, id, waiter.cost, now, leases, lease_us, true)
       leave(id, waiter, now)
-      granted[#granted + 1] = id
+      granted[#granted + 1] = leased == 2 and id .. '*' or id
     end
   end
   if step == 64 then next_us = 0 end

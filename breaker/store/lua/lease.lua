@@ -8,7 +8,8 @@
 --
 -- Mirrors core/leasing.py. With batches, all jobs of one answer are one batch: one slot, and its rate as debt.
 -- Returns {0, now, jobs waiting, us until it makes sense to ask again (-1: nothing is due), wants to be alone,
---          is alone, more could start, lost, expired, slot}, then per job {id, text}
+--          is alone, more could start, lost, expired, slot, circuit's generation, its state, it moved, jobs are probes},
+--          then per job {id, text}
 -- include limits
 -- include queue
 -- include turn
@@ -33,7 +34,10 @@ if ARGV[11] ~= '' then
 end
 local op = load_operation(now)
 local wanted, is_idle = tonumber(ARGV[7]), ARGV[8] == '1'
-load_turn(max(1, q.batch > 0 and q.batch or wanted))
+local c, bar, bar_wait, probed = op.circuit, nil, nil, 0
+bar, bar_wait = bars(op, nil, now)
+local is_held = op.hold == 'paused' or bar ~= nil
+load_turn(is_probing(c, now) and URGENT or max(1, q.batch > 0 and q.batch or wanted))
 local lost, expired, next_us, leases, out = 0, 0, nil, {}, {}
 local given, left, running = {ARGV[10]}, {}, {}  -- what is written once at the end
 
@@ -88,6 +92,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', Q .. ':d', '-inf', int(now), 'LIMIT', 
   local job = read_head(id)
   call('ZREM', Q .. ':d', id)
   if job and job.state == 'w' then
+    if job.first > 0 then job.first = job.first + held_between(c, job.since, now) end
     job.since = now
     wait_in_line(q, id, job, now, false, op.service)
     save_head(id, job)
@@ -101,6 +106,8 @@ local function take(id, job, text, slot, is_alone)
   table.insert(left[job.band], id)
   if job.expiry > 0 then call('ZREM', Q .. ':e', id) end
   count_waiting(q, job, -1)
+  -- What it waited while nothing could start does not count against its retries.
+  if job.first > 0 then job.first = job.first + held_between(c, job.since, now) end
   job.state, job.attempt, job.since, job.suspect = 'r', job.attempt + 1, now, is_alone and 2 or 0
   if job.first == 0 then job.first = now end
   local head, held = mutable(job), id .. '.' .. job.attempt
@@ -122,6 +129,11 @@ local function charge_operation(slot, cost)
   op.started = op.started + cost
   if op.quota then op.quota_used = op.quota_used + cost end
   lease(leases, KEYS[3], slot, now + lease_us)
+  if is_probing(c, now) then
+    probe(c, slot, now, lease_us)
+    probed = 1
+    bar, bar_wait = bars(op, nil, now)
+  end
 end
 
 -- Limits may have been lowered since a job was accepted: one that costs more than they ever allow at once waits for
@@ -139,14 +151,14 @@ local function fitting(own, cost)
 end
 
 local function blocks_job(job)
-  if op.shadow then return nil end
   local own = tenant_of(op, job.tenant, now) or nil
+  if op.shadow then return tenant_pause(op, own, now) end
   return blocks(op, own, never_fits(op, own, job.cost) and fitting(own, job.cost) or job.cost, now)
 end
 
 -- 4. A suspect runs alone on its replica, so that a job that kills replicas takes no neighbours along.
 local suspects, wants_alone, slot, is_stopped = call('ZCARD', Q .. ':z'), 0, nil, false
-if suspects > 0 and op.hold ~= 'paused' and wanted > 0 then
+if suspects > 0 and not is_held and wanted > 0 then
   if is_idle then
     for _, id in ipairs(call('ZRANGE', Q .. ':z', 0, 3)) do
       local text = call('GET', Q .. ':j:' .. id)
@@ -163,7 +175,7 @@ if suspects > 0 and op.hold ~= 'paused' and wanted > 0 then
         end
         local is_slots = policy == SLOTS or policy == TENANT_SLOTS
         next_us = min(next_us or 9e15, is_slots and SLOT_RETRY or max(wait, 1000))
-        if policy ~= TENANT_RATE and policy ~= TENANT_SLOTS then
+        if not is_own(policy) then
           -- The next slot is kept for it: busy replicas take the one that they give back in the same step.
           if policy == SLOTS then call('HSET', Q, 'kept_until', int(now + 2 * SLOT_RETRY)) end
           is_stopped = true
@@ -184,7 +196,7 @@ if suspects > 0 and op.hold ~= 'paused' and wanted > 0 then
 end
 
 -- 5. The turn of the others: one after another, until capacity or wish is used up.
-local is_alone, suffix, is_blocked, cost, sizes = slot ~= nil, '', op.hold == 'paused' or slot ~= nil or is_stopped, 0, 0
+local is_alone, suffix, is_blocked, cost, sizes = slot ~= nil, '', is_held or slot ~= nil or is_stopped, 0, 0
 local group, most, is_batch = nil, wanted, false
 
 local function has_plain() return call('EXISTS', Q .. ':v:0', Q .. ':v:1', Q .. ':v:2', Q .. ':v:3') > 0 end
@@ -218,6 +230,8 @@ local function blocks_item(job)
   if not is_batch or op.shadow then return blocks_job(job) end
   local own = tenant_of(op, job.tenant, now) or nil
   if own then
+    local pause, left = tenant_pause(op, own, now)
+    if pause then return pause, left end
     local policy, wait = bucket_blocks(own, at_once(own.limits, job.cost), now, TENANT_RATE, TENANT_SLOTS)
     if own.limits.closed then policy, wait = TENANT_RATE, op.retry_max end
     if policy then return policy, wait end
@@ -232,7 +246,8 @@ end
 local steps, steps_max = 0, 2 * most + 64
 while not is_blocked and #out / 2 < most and steps < steps_max do
   steps = steps + 1
-  local band, class = pick_band(suffix, now)
+  local band, class
+  if not is_batch and is_probing(c, now) then band, class = pick_urgent(suffix, now) else band, class = pick_band(suffix, now) end
   if not band then break end
   local following = next_of(band, suffix)
   local line, id, text, job = following.line, following.id, following.text, following.job
@@ -248,7 +263,7 @@ while not is_blocked and #out / 2 < most and steps < steps_max do
     expire(id, job)
   else
     local policy, wait = blocks_item(job)
-    if policy == TENANT_RATE or policy == TENANT_SLOTS then
+    if is_own(policy) then
       park_line(q, band, line, parked_until(policy, wait, now, lease_us, line))
     elseif policy then
       is_blocked, next_us = true, min(next_us or 9e15, policy == SLOTS and lease_us or max(1, wait))
@@ -265,6 +280,8 @@ while not is_blocked and #out / 2 < most and steps < steps_max do
       if not is_batch then
         charge_operation(slot, job.cost)
         slot = nil
+        -- All probes are under way: the others wait for what they say.
+        is_blocked = bar ~= nil
       end
     end
   end
@@ -302,12 +319,13 @@ end
 if has_more then
   next_us = 0
 elseif wanted > 0 then
+  if bar then next_us = min(next_us or 9e15, max(1000, bar_wait)) end
   for _, key in ipairs({'d', 'e', 'l'}) do due(key) end
-  if op.hold ~= 'paused' then
+  if not is_held then
     due('w')
     local first = call('ZRANGEBYSCORE', Q .. ':b', '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
     if first then next_us = min(next_us or 9e15, tonumber(first) - now) end
-  elseif op.hold_until > 0 then
+  elseif op.hold == 'paused' and op.hold_until > 0 then
     next_us = min(next_us or 9e15, op.hold_until - now)
   end
 end
@@ -327,4 +345,4 @@ save_leases(leases, lease_us, now)
 save_turn(q)
 save_queue(q, ARGV[6])
 return {0, now, waiting, next_us and floor(next_us) or -1, wants_alone, is_alone and 1 or 0, has_more and 1 or 0, lost,
-  expired, slot or '', unpack(out)}
+  expired, slot or '', c.gen, CODES[standing_of(c, now)], c.moved, probed, unpack(out)}

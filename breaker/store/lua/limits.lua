@@ -13,6 +13,7 @@
 --   8 seen     zset  replica -> last sign of life, us; only of replicas with waiting calls
 --   9 calendar zset  "start limits" scored by start, us
 --  10 periods  zset  "start end" of quota periods scored by start, us
+--  12 circuit  hash  see circuit.lua (11 is the queue, see queue.lua)
 -- Keys of a tenant are KEYS[2], KEYS[3], KEYS[6] with ":<tenant>" behind.
 local RATE, SLOTS, QUOTA, TENANT_RATE, TENANT_SLOTS, CLOSED, TURN = 1, 2, 3, 4, 5, 6, 7
 local DRAINING, PAUSED = 12, 13
@@ -23,6 +24,10 @@ local SERVICE_UNKNOWN = 100000
 local floor, max, min = math.floor, math.max, math.min
 
 local function int(number) return string.format('%.0f', number) end
+
+-- include circuit
+
+local function is_own(policy) return policy == TENANT_RATE or policy == TENANT_SLOTS or policy == TENANT_PAUSE end
 
 local function clock(given)
   if given ~= '' then return tonumber(given) end
@@ -39,9 +44,11 @@ end
 
 -- "limit period interval burst concurrency", "-" where nothing is stated.
 local function limits_of(text)
-  local limit, interval, burst, concurrency = string.match(text, '^(%S+) %S+ (%S+) (%S+) (%S+)$')
-  local limits = {limit = tonumber(limit), interval = tonumber(interval) or 0, concurrency = tonumber(concurrency)}
-  limits.tau, limits.debt = limits.interval * (tonumber(burst) or 0), 0
+  local limit, period, interval, burst, concurrency = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local limits = {limit = tonumber(limit), interval = tonumber(interval) or 0, concurrency = tonumber(concurrency),
+    period = tonumber(period), burst = tonumber(burst) or 0, debt = 0}
+  limits.tau = limits.interval * limits.burst
+  limits.whole_interval, limits.whole_tau = limits.interval, limits.tau
   limits.closed = limits.limit == 0 or limits.concurrency == 0
   return limits
 end
@@ -49,10 +56,10 @@ end
 -- One rate clock and one set of slots, of the operation or of a tenant, as they stand now.
 local function bucket_of(limits, suffix, now)
   local bucket = {limits = limits, rate_key = KEYS[2] .. suffix, slots_key = KEYS[3] .. suffix, used = 0}
-  local f = redis.call('HMGET', bucket.rate_key, 'tat', 'interval', 'promise', 'slots_promise', 'opening_promise')
+  local f = redis.call('HMGET', bucket.rate_key, 'tat', 'interval', 'promise', 'slots_promise', 'opening_promise', 'pause')
   local tat, interval = tonumber(f[1]) or 0, tonumber(f[2]) or 0
   bucket.promise, bucket.slots_promise = tonumber(f[3]) or 0, tonumber(f[4]) or 0
-  bucket.opening_promise = tonumber(f[5]) or 0
+  bucket.opening_promise, bucket.pause = tonumber(f[5]) or 0, tonumber(f[6]) or 0
   bucket.tat, bucket.interval = tat, interval
   if limits.interval > 0 then
     -- Debt was measured in the interval of its time: rescale it when the limit has changed.
@@ -75,7 +82,8 @@ end
 -- The operation: which limits hold now (override, else calendar, else file), and its counters.
 local function load_operation(now)
   local p = redis.call('HMGET', KEYS[1], 'file', 'tenant', 'quota', 'mode', 'overflow', 'waiting_max',
-    'retry_max_us', 'calendar', 'override', 'override_until', 'exceptions', 'hold', 'hold_until', 'debt', 'retired')
+    'retry_max_us', 'calendar', 'override', 'override_until', 'exceptions', 'hold', 'hold_until', 'debt', 'retired',
+    'circuit', 'pause_max', 'pauses_tenants', 'adaptive_min')
   if not p[1] then return nil end
   local text, until_us = p[1], nil
   if p[8] == '1' then
@@ -85,9 +93,13 @@ local function load_operation(now)
     until_us = following and tonumber(string.match(following, '^%S+'))
   end
   if p[9] and tonumber(p[10]) > now then text, until_us = p[9], tonumber(p[10]) end
-  local limits = limits_of(text)
+  local limits, circuit = limits_of(text), load_circuit(p[16])
+  limits.stated_concurrency = limits.concurrency
+  make_effective(limits, circuit, now)
   limits.debt = limits.interval * (tonumber(p[14]) or 0)
   local op = bucket_of(limits, '', now)
+  op.circuit, op.pause_max, op.pauses_tenants = circuit, tonumber(p[17]) or 0, p[18] == '1'
+  op.adaptive_min = tonumber(p[19]) or 0
   op.hold_until = tonumber(p[13]) or 0
   if p[12] and (op.hold_until == 0 or op.hold_until > now) then op.hold = p[12] end
   op.retired = p[15] == '1'
@@ -112,6 +124,7 @@ local function tenant_of(op, tenant, now)
   local known = op.tenants[tenant]
   if known ~= nil then return known end
   local text = op.exceptions and redis.call('HGET', KEYS[1], 'tenant:' .. tenant) or op.tenant_text
+    or op.pauses_tenants and '- - - - -'
   known = text and bucket_of(limits_of(text), ':' .. tenant, now) or false
   op.tenants[tenant] = known
   return known
@@ -135,6 +148,8 @@ end
 -- Every limit is evaluated before anything is written: the policy that has no room and the wait.
 local function blocks(op, own, cost, now)
   if own then
+    local pause, left = tenant_pause(op, own, now)
+    if pause then return pause, left end
     if own.limits.closed then return TENANT_RATE, op.retry_max end
     local policy, wait = bucket_blocks(own, cost, now, TENANT_RATE, TENANT_SLOTS)
     if policy then return policy, wait end
@@ -149,7 +164,7 @@ end
 -- The policy under which this cost can never fit, or nothing.
 local function never_fits(op, own, cost)
   if own and own.limits.interval > 0 and cost * own.limits.interval > own.limits.tau then return TENANT_RATE end
-  if op.limits.interval > 0 and cost * op.limits.interval > op.limits.tau then return RATE end
+  if op.limits.interval > 0 and cost * op.limits.whole_interval > op.limits.whole_tau then return RATE end
   if op.quota and op.quota > 0 and cost > op.quota then return QUOTA end
 end
 
@@ -171,12 +186,12 @@ end
 
 -- A retry ticket: each refusal moves the limit's promise, so that callers come back one by one.
 local function ticket(op, own, policy, cost, wait, now)
-  local bucket = (policy == TENANT_RATE or policy == TENANT_SLOTS) and own or op
+  local bucket = is_own(policy) and own or op
   local clock_name, step = 'promise', cost * bucket.limits.interval
   if policy == SLOTS or policy == TENANT_SLOTS or (policy == TURN and step == 0) then
     clock_name, step = 'slots_promise', bucket.limits.concurrency and slot_step(op, bucket) or SERVICE_UNKNOWN
     wait = max(wait, step)
-  elseif policy == CLOSED or policy == QUOTA then
+  elseif policy == CLOSED or policy == QUOTA or policy >= CIRCUIT then
     clock_name, step = 'opening_promise', SERVICE_UNKNOWN
   end
   local at = max(bucket[clock_name], now + wait)
@@ -193,7 +208,7 @@ local function save_bucket(bucket, now, more)
   redis.call('HSET', bucket.rate_key, unpack(fields))
   if not more then
     -- An idle tenant costs nothing: its clocks go when they mean nothing any more.
-    local last = max(bucket.tat, bucket.promise, bucket.slots_promise)
+    local last = max(bucket.tat, bucket.promise, bucket.slots_promise, bucket.pause)
     redis.call('PEXPIRE', bucket.rate_key, int(max(0, floor((last - now) / 1000)) + 60000))
   end
 end
@@ -230,6 +245,7 @@ local function refund(op, own, id, cost, now)
   if expiry <= now then return false end
   local since = now - (expiry - LEASE)
   redis.call('ZREM', KEYS[3], id)
+  redis.call('ZREM', PROBES, id)
   op.tat = op.tat - max(0, cost * op.limits.interval - since)
   if own then
     redis.call('ZREM', own.slots_key, id)
@@ -259,6 +275,23 @@ local function save_leases(leases, lease_us, now)
     redis.call('ZADD', key, unpack(list))
     redis.call('PEXPIRE', key, int(floor(lease_us / 1000) + 60000))
   end
+end
+
+-- Why nothing of the operation starts now, or 0: a person paused it, its circuit, its downstream asked for time.
+local function held_for(op, now)
+  return op.hold == 'paused' and PAUSED or (bars(op, nil, now)) or 0
+end
+
+-- A call starts: it spends, and takes its slots where they are limited. While a circuit is half-open it is a probe, and
+-- holds a lease in any case; so does what waited. Returns 0 not leased, 1 leased, 2 as a probe.
+local function start(op, own, id, cost, now, leases, lease_us, waited)
+  charge(op, own, cost, now)
+  local is_probe = is_probing(op.circuit, now)
+  if is_probe then probe(op.circuit, id, now, lease_us) end
+  if not (is_probe or waited or op.limits.concurrency or (own and own.limits.concurrency)) then return 0 end
+  lease(leases, KEYS[3], id, now + lease_us)
+  if own then lease(leases, own.slots_key, id, now + lease_us) end
+  return is_probe and 2 or 1
 end
 
 -- "tenant cost give_up policy arrival" of a waiting call, or nothing.

@@ -250,6 +250,7 @@ local function give_back(q, id, job, now, service)
   local held = id .. '.' .. job.attempt
   call('ZREM', Q .. ':l', id)
   call('ZREM', KEYS[3], held)
+  call('ZREM', PROBES, held)
   call('ZREM', KEYS[3] .. ':' .. job.tenant, held)
   if job.suspect == 2 then job.suspect = 1 end
   if job.first == job.since then job.first = 0 end

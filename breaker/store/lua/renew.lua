@@ -13,6 +13,7 @@ for i = 3, #ARGV, 2 do
   local expiry = redis.call('ZSCORE', KEYS[3], id)
   if not expiry or tonumber(expiry) <= now then lost = lost + 1 end
   lease(leases, KEYS[3], id, now + lease_us)
+  redis.call('ZADD', PROBES, 'XX', int(now + lease_us), id)
   if tenant ~= '' then lease(leases, KEYS[3] .. ':' .. tenant, id, now + lease_us) end
 end
 save_leases(leases, lease_us, now)

@@ -60,6 +60,6 @@ local _, waiting = depths()
 local f = call('HMGET', Q, 'pace', 'spread')
 local out = {0, now, text, tonumber(call('ZSCORE', Q .. ':d', id) or 0), call('GET', Q .. ':o:' .. id) or '',
   ahead, waiting, op.text, op.service, tonumber(f[1]) or 0, tonumber(f[2]) or 0,
-  op.hold == 'paused' and 1 or 0, late, rank}
+  held_for(op, now), late, rank}
 for _, note in ipairs(call('LRANGE', Q .. ':h:' .. id, 0, -1)) do out[#out + 1] = note end
 return out

@@ -6,7 +6,7 @@ local SHARES, BAND_TAG = {[1] = 8, [2] = 4, [3] = 1}, 840
 -- What a step changes in the lines is remembered here and written once, by `save_lines`: a lease of 64 jobs of one
 -- tenant moves its line 64 times, and writes it once.
 local turn = {bands = {}, lines = {}, places = {}, served = {}, most = 1}
-local CHUNK = 16
+local CHUNK, URGENT = 16, 15
 
 local function load_turn(most)
   local f = call('HMGET', Q, 'bvt', 'bt1', 'bt2', 'bt3')
@@ -67,6 +67,13 @@ local function jobs_of(key, is_only)
   return line
 end
 
+local function load_first(entry, band, is_only)
+  local line = jobs_of(Q .. ':t:' .. band .. ':' .. entry.line, is_only)
+  entry.id, entry.deadline, entry.text = line.ids[line.at], line.deadlines[line.at], line.texts[line.at]
+  entry.job = entry.text and parse(entry.text)
+  entry.accepted = entry.job and entry.job.accepted
+end
+
 -- The line of a band whose turn it is, and its first job; false when none could start.
 local function next_of(band, suffix)
   local name = band .. suffix
@@ -78,12 +85,7 @@ local function next_of(band, suffix)
     first = known.order[1]
   end
   if not first then return false end
-  if not first.job then
-    local line = jobs_of(Q .. ':t:' .. band .. ':' .. first.line, #known.order == 1)
-    first.id, first.deadline, first.text = line.ids[line.at], line.deadlines[line.at], line.texts[line.at]
-    first.job = first.text and parse(first.text)
-    first.accepted = first.job and first.job.accepted
-  end
+  if not first.job then load_first(first, band, #known.order == 1) end
   return first
 end
 
@@ -124,6 +126,28 @@ local function pick_band(suffix, now)
     end
   end
   return best, best_class
+end
+
+-- Of the lines that stand first in each band, the one whose job has the earliest deadline; it is put before the others.
+local function pick_urgent(suffix, now)
+  local best, class, urgent, place
+  for band = 0, 3 do
+    local order = next_of(band, suffix) and turn.bands[band .. suffix].order or {}
+    for at = 1, min(#order, URGENT + 1) do
+      local entry = order[at]
+      if not entry.job then load_first(entry, band, false) end
+      if entry.job and (not urgent or entry.deadline < urgent) then
+        best, urgent, place = band, entry.deadline, at
+        local is_aged = band > 0 and 2 * now > entry.accepted + entry.deadline
+        class = is_aged and band - 1 or band
+      end
+    end
+  end
+  if best then
+    local order = turn.bands[best .. suffix].order
+    table.insert(order, 1, table.remove(order, place))
+  end
+  return best, class
 end
 
 -- The line that is served goes to its new place; those behind it are in order.

@@ -23,7 +23,8 @@ for i = 2, #ARGV, 4 do
     if why == 'gone' then refund(op, own, id, cost, now) end
   elseif why == 'timeout' then
     -- Still in line, or dropped from it by a grant that came just before: a ticket in any case.
-    local blocked, wait = blocks(op, own, cost, now)
+    local blocked, wait = bars(op, own, now)
+    if not blocked then blocked, wait = blocks(op, own, cost, now) end
     what, policy = 2, blocked or (waiter and waiter.policy) or TURN
     retry = ticket(op, own, policy, cost, wait or 0, now)
   elseif waiter then

@@ -1,0 +1,148 @@
+-- circuit: may anything go to this downstream at all? Mirrors core/{circuit,quorum,effective}.py.
+-- The loader puts this text in place of the line `-- include circuit`, within limits.lua.
+--
+-- KEYS[12] circuit  hash  state, gen, since, until, opens, passed, closed_at, held, holds ("from to ..."), pause,
+--                         adaptive, adapted, peak; by a person: author, reason
+-- and under its name  :p  zset  probe id -> lease expiry, us      :w  hash  replica -> "at calls failed slow streak"
+local CIRCUIT, SLOW_DOWN, TENANT_PAUSE = 14, 15, 16
+local CODES = {closed = 0, open = 1, ['half-open'] = 2, ['forced-open'] = 3, disabled = 4}
+local PROBES, WINDOWS = KEYS[12] .. ':p', KEYS[12] .. ':w'
+local PROBE_RETRY = 1000000
+
+-- "failure_ppm slow_ppm min_calls consecutive window open open_max probes ramp shadow", or nothing without a circuit.
+local function circuit_terms(text)
+  if not text then return nil end
+  local n = {}
+  for word in string.gmatch(text, '%S+') do n[#n + 1] = tonumber(word) end
+  return {failure = n[1], slow = n[2], min_calls = n[3], consecutive = n[4], window = n[5], open = n[6], open_max = n[7],
+    probes = n[8], ramp = n[9], shadow = n[10] == 1}
+end
+
+local function load_circuit(text)
+  local f = redis.call('HMGET', KEYS[12], 'state', 'gen', 'since', 'until', 'opens', 'passed', 'closed_at', 'held', 'holds',
+    'pause', 'adaptive', 'adapted', 'peak')
+  local c = {state = f[1] or 'closed', terms = circuit_terms(text), holds = f[9] or '', moved = 0}
+  c.gen, c.since, c.ends, c.opens = tonumber(f[2]) or 0, tonumber(f[3]) or 0, tonumber(f[4]) or 0, tonumber(f[5]) or 0
+  c.passed, c.closed_at, c.held = tonumber(f[6]) or 0, tonumber(f[7]) or 0, tonumber(f[8]) or 0
+  c.pause, c.adaptive, c.adapted = tonumber(f[10]) or 0, tonumber(f[11]) or 0, tonumber(f[12]) or 0
+  c.peak = tonumber(f[13]) or 0
+  return c
+end
+
+local function save_circuit(c)
+  redis.call('HSET', KEYS[12], 'state', c.state, 'gen', int(c.gen), 'since', int(c.since), 'until', int(c.ends),
+    'opens', int(c.opens), 'passed', int(c.passed), 'closed_at', int(c.closed_at), 'held', int(c.held), 'holds', c.holds,
+    'pause', int(c.pause), 'adaptive', int(c.adaptive), 'adapted', int(c.adapted), 'peak', int(c.peak))
+end
+
+-- The state at this moment: what ends by time needs nobody to end it.
+local function standing(c, now)
+  local t = c.terms
+  if c.state == 'open' and (c.ends <= now or c.ends > now + t.open_max + 2000000) then return 'half-open' end
+  if c.ends > 0 and c.ends <= now then
+    if c.state == 'forced-open' then return 'half-open' end
+    if c.state == 'disabled' then return 'closed' end
+  end
+  return c.state
+end
+
+local function standing_of(c, now) return c.terms and standing(c, now) or 'disabled' end
+
+local function probes_free(c, now)
+  if c.state ~= 'half-open' then return c.terms.probes end
+  return c.terms.probes - c.passed - redis.call('ZCOUNT', PROBES, '(' .. int(now), '+inf')
+end
+
+-- Why nothing may start now, and for how long: policy, us. Also what a circuit in shadow would say.
+local function circuit_bars(c, now)
+  if not c.terms then return nil end
+  local state = standing(c, now)
+  if state == 'forced-open' then return CIRCUIT, c.ends > 0 and max(0, c.ends - now) or c.terms.open_max end
+  if state == 'open' then return CIRCUIT, c.ends - now end
+  if state == 'half-open' and probes_free(c, now) <= 0 then return CIRCUIT, PROBE_RETRY end
+end
+
+-- The downstream asked for time, for this tenant alone: how long still.
+local function tenant_pause(op, own, now)
+  local left = own and own.pause - now or 0
+  if left > 0 and left <= op.pause_max then return TENANT_PAUSE, left end
+end
+
+-- The same for all of the operation, and then for a tenant of it.
+local function bars(op, own, now)
+  local c = op.circuit
+  local policy, wait = circuit_bars(c, now)
+  if policy and (not c.terms.shadow or standing(c, now) == 'forced-open') then return policy, wait end
+  local left = c.pause - now
+  if left > 0 and left <= op.pause_max then return SLOW_DOWN, left end
+  return tenant_pause(op, own, now)
+end
+
+local function in_shadow(op, now)
+  local c = op.circuit
+  if c.terms and c.terms.shadow and circuit_bars(c, now) then return CIRCUIT end
+end
+
+-- A new generation begins: nothing that began before it counts.
+local function move(c, state, now, ends, by_probes)
+  local was_held = c.held
+  c.state, c.gen, c.since, c.ends, c.passed, c.moved = state, c.gen + 1, now, ends or 0, 0, 1
+  c.closed_at = by_probes and now or 0
+  if state == 'open' or state == 'half-open' or state == 'forced-open' then
+    if was_held == 0 then c.held = now end
+  elseif was_held > 0 then
+    local kept, n = {}, 0
+    for from, to in string.gmatch(c.holds, '(%d+) (%d+)') do kept[#kept + 1] = from .. ' ' .. to end
+    kept[#kept + 1] = int(was_held) .. ' ' .. int(now)
+    c.holds = table.concat(kept, ' ', max(1, #kept - 7))
+    c.held = 0
+  end
+  redis.call('DEL', PROBES, WINDOWS)
+  save_circuit(c)
+  local cluster, name = string.match(KEYS[1], '^brk:(.-):{(.-)}:')
+  redis.call('PUBLISH', 'brk:' .. cluster .. ':wake:jobs', string.format('=circuit %s %.0f %s', name, c.gen, state))
+end
+
+local function is_probing(c, now)
+  return c.terms ~= nil and standing(c, now) == 'half-open' and probes_free(c, now) > 0
+end
+
+-- A probe starts; the first one makes the circuit half-open.
+local function probe(c, id, now, lease_us)
+  if c.state ~= 'half-open' then move(c, 'half-open', now) end
+  redis.call('ZREMRANGEBYSCORE', PROBES, '-inf', int(now))
+  redis.call('ZADD', PROBES, int(now + lease_us), id)
+  redis.call('PEXPIRE', PROBES, int(floor(lease_us / 1000) + 60000))
+end
+
+-- How long of this time work was held: it does not count against a job's retries.
+local function held_between(c, from, to)
+  local total = 0
+  for first, last in string.gmatch(c.holds, '(%d+) (%d+)') do
+    total = total + max(0, min(tonumber(last), to) - max(tonumber(first), from))
+  end
+  if c.held > 0 then total = total + max(0, to - max(c.held, from)) end
+  return total
+end
+
+-- How much of the limits holds, permille.
+local function ramp_of(c, now)
+  local t, since = c.terms, now - c.closed_at
+  if not t or t.shadow or c.state ~= 'closed' or c.closed_at == 0 or since < 0 or since >= t.ramp then return 1000 end
+  return 100 + floor(900 * since / t.ramp)
+end
+
+-- What holds of the stated limits while concurrency has adapted and the ramp rises.
+local function make_effective(limits, c, now)
+  local permille = ramp_of(c, now)
+  if limits.concurrency and limits.concurrency > 0 then
+    if c.adaptive > 0 then limits.concurrency = min(limits.concurrency, c.adaptive) end
+    if permille < 1000 then limits.concurrency = max(1, floor(limits.concurrency * permille / 1000)) end
+  end
+  if permille < 1000 and limits.interval > 0 then
+    limits.period = floor((limits.period * 1000 + permille - 1) / permille)
+    limits.interval = floor((limits.period + limits.limit - 1) / limits.limit)
+    limits.burst = max(1, floor(limits.burst * permille / 1000))
+    limits.tau = limits.interval * limits.burst
+  end
+end
