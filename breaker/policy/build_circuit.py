@@ -77,9 +77,11 @@ class CircuitBuilder:
                     f"`circuit.open` {format_duration(section.open)} is more than `circuit.open_max` "
                     f"{format_duration(section.open_max)}: the first pause cannot be the longest",
                 )
+        # Whoever says what is slow means it to count.
+        slow_rate = section.slow_rate or (section.failure_rate if section.slow_call else None)
         return CircuitPolicy(
             failure_rate=float(section.failure_rate),
-            slow_rate=None if section.slow_rate is None else float(section.slow_rate),
+            slow_rate=None if slow_rate is None else float(slow_rate),
             slow_call_ms=section.slow_call,
             min_calls=section.min_calls,
             consecutive=section.consecutive,
@@ -96,11 +98,6 @@ class CircuitBuilder:
             self._add(
                 ("circuit", "slow_rate"),
                 "`slow_rate` needs `slow_call`: from when on a call is slow, such as `slow_call: 2s`",
-            )
-        elif section.slow_call is not None and section.slow_rate is None:
-            self._add(
-                ("circuit", "slow_call"),
-                "`slow_call` needs `slow_rate`: the share of slow calls that opens it, such as `slow_rate: 0.5`",
             )
         elif section.slow_call is not None and downstream and section.slow_call >= downstream.timeout_ms:
             self._add(

@@ -26,10 +26,13 @@ class CircuitSection(k.Section):
         example=0.3,
     )
     slow_rate: _Portion | None = k.setting(
-        "The same for slow calls; needs `slow_call`.", None, example=0.8, shown="off"
+        "The same for slow calls; needs `slow_call`.",
+        None,
+        example=0.8,
+        shown="as `failure_rate` where `slow_call` is stated, else off",
     )
     slow_call: k.Length | None = k.setting(
-        "From when on a call is slow; shorter than `downstream.timeout`; needs `slow_rate`.",
+        "From when on a call is slow; shorter than `downstream.timeout`.",
         None,
         example="8s",
         shown="off",

@@ -28,7 +28,7 @@ CIRCUIT = [
     ("slow_rate: 1.5, slow_call: 1s", "7:26: `slow_rate`: 1.5 is out of bounds"),
     ("slow_rate: 1, slow_call: 1s", "OK"),
     ("slow_rate: 0.5", "7:26: `slow_rate` needs `slow_call`: from when on a call is slow"),
-    ("slow_call: 1s", "7:26: `slow_call` needs `slow_rate`: the share of slow calls"),
+    ("slow_call: 1s", "OK"),
     ("slow_call: 0s, slow_rate: 0.5", "7:26: `slow_call`: 0s is out of bounds"),
     ("slow_call: 9999ms, slow_rate: 0.5", "OK"),
     ("slow_call: 10s, slow_rate: 0.5", "7:26: `slow_call` 10s is not less than `downstream.timeout` 10s"),
@@ -224,6 +224,12 @@ def test_every_word_about_an_ill_downstream_arrives(folder: Path, write: Write) 
     assert (operation.adaptive_min, operation.when_store_down) == (2, WhenStoreDown.ALLOW)
     assert operation.direct_retry == DirectRetry(for_ms=8_000, base_ms=50, cap_ms=2_000, attempts=4)
     assert operation.retry == Retry()  # that of jobs, of which there are none
+
+
+def test_slow_calls_count_like_failed_ones_unless_a_share_is_stated(folder: Path, write: Write) -> None:
+    """Whoever says from when on a call is slow means it to matter."""
+    write(B, PIPELINE + "    circuit: {failure_rate: 0.25, slow_call: 2s}\n")
+    assert charge(folder).circuit.slow_rate == 0.25
 
 
 def test_what_is_not_stated_is_what_core_says(folder: Path, write: Write) -> None:
