@@ -60,6 +60,8 @@ def test_the_manual_names_the_headers_and_outcomes_that_there_are() -> None:
         "If-None-Match",
         "Breaker-Key",
         "Breaker-Tenant",
+        "Breaker-Attempt",
+        "Breaker-Retry",
     }
     rows = set(re.findall(r"^\| `([A-Za-z_-]+)` \|", manual, re.MULTILINE))
     outcomes = {str(outcome) for outcome in OUTCOMES}
