@@ -24,11 +24,11 @@ from breaker.demo.callers import NO_ANSWER, Callers, Tally
 from breaker.demo.ledger import job_checks, work_checks
 from breaker.demo.told import LISTS_MAX, Check, Told, equal, span, starts_of, unclear
 from breaker.demo.view import Counted, Seen
+from breaker.gateway.endings import CAPACITY_REASONS
 
 # The gateway decides by the store's clock, the downstream notes when it began to read: on a busy machine
 # the way between them takes longer for one call than for the next.
 JITTER_S = 0.25
-_CAPACITY = frozenset(Policy)
 _ARRIVED = (Outcome.FORWARDED, Outcome.DELAYED, Outcome.OVER_CAPACITY)
 
 
@@ -111,7 +111,7 @@ def _over_capacity(name: str, tally: Tally, actions: Counter[str], told: Told) -
     """The series that the alerts stand on."""
     least = tally.outcomes[Outcome.DELAYED] + tally.outcomes[Outcome.OVER_CAPACITY]
     least += tally.outcomes[Outcome.QUEUED] - tally.joined - tally.asked
-    least += sum(count for reason, count in tally.refusals.items() if reason in _CAPACITY)
+    least += sum(count for reason, count in tally.refusals.items() if reason in CAPACITY_REASONS)
     # A call that failed may have waited before; one that asked for the queue may have had no choice.
     most = least + unclear(tally) + tally.asked
     counted = sum(actions[action] for action in Action)

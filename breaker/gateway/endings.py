@@ -10,7 +10,10 @@ from breaker.gateway.call import Call, CallerError, Kind, Refusal
 from breaker.gateway.downstream import ConnectFailed, DownstreamError, Response, TimedOut, TooLarge
 
 FOREVER = float("inf")
-CAPACITY_REASONS = frozenset(Policy) - {Policy.DRAINING, Policy.PAUSED}  # those are a person's doing
+# Not what is a person's doing, nor what an ill downstream's: more capacity would not help.
+CAPACITY_REASONS = frozenset(Policy) - {
+    Policy.DRAINING, Policy.PAUSED, Policy.CIRCUIT, Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN,
+}  # fmt: skip
 WHY = {
     Policy.RATE: "{operation} is at its rate over all replicas",
     Policy.SLOTS: "all slots of {operation} are in use",
@@ -48,7 +51,9 @@ def result_of(response: Response) -> Result:
         and any(name.lower() == b"retry-after" for name, _ in response.headers)
     ):
         return Result.SLOW_DOWN
-    return Result.CLIENT_ERROR if status < HTTPStatus.INTERNAL_SERVER_ERROR else Result.SERVER_ERROR
+    # 501 says that nobody can do this here: no sign of illness.
+    is_callers = status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.NOT_IMPLEMENTED
+    return Result.CLIENT_ERROR if is_callers else Result.SERVER_ERROR
 
 
 def result_of_failure(failure: DownstreamError | CallerError | None) -> Result:

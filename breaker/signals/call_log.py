@@ -2,14 +2,12 @@
 The call log: events as lines.
 
 1. One line per call. Plain forwards, refusals and 202s are sampled by counting, everything else is always told.
-2. An outage of the store is told when it begins, every 10 s while it lasts, and when it ends;
-   one line per failed exchange would drown what matters.
-3. What becomes of jobs is told by `job_log.py`, through the same sink.
+2. What becomes of jobs is told by `job_log.py`, of downstreams by `circuit_log.py`, of the store and the replicas
+   by `store_log.py`, all through the same sink.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +16,13 @@ from breaker.core.events import (
     BatchSent,
     CallbackEnded,
     CallEnded,
+    CallRetried,
+    CircuitMoved,
+    CircuitSeen,
     ClockJumped,
     ConfigLoaded,
+    DegradedBegan,
+    DegradedEnded,
     Event,
     JobAccepted,
     JobAttempted,
@@ -27,25 +30,24 @@ from breaker.core.events import (
     JobsReclaimed,
     JobStarted,
     LeasesLost,
+    LoneReplica,
     Outcome,
+    OverAdmitted,
+    ReplicasSeen,
     RoundTripEnded,
+    SlowedDown,
+    StewardChanged,
     StoreFailed,
     StoreRecovered,
+    StoreReset,
     TenantsExceeded,
 )
+from breaker.signals.circuit_log import CircuitLog
 from breaker.signals.job_log import JobLog
 from breaker.signals.logs import Logs, head
+from breaker.signals.store_log import StoreLog
 
-FAILURES_S = 10.0  # one line per kind of store failure in this time
 SERVER_ERROR = 500
-
-
-@dataclass(slots=True)
-class Quiet:
-    """A kind of failure that was told: not again before `until`, and how many were left out since."""
-
-    until: float
-    left_out: int = 0
 
 
 class CallLog:
@@ -61,11 +63,11 @@ class CallLog:
             now: Seconds, monotonic.
 
         """
-        self._logs, self._put, self._now = logs, logs.put, now
+        self._logs, self._put = logs, logs.put
         self._sample = sample
         self._due = 0.0
-        self._quiet: dict[str, Quiet] = {}
         self._jobs = JobLog(self._tell, sample=sample)
+        self._circuits, self._store = CircuitLog(self._tell, now=now), StoreLog(self._tell, now=now)
 
     def listen(self, event: Event) -> None:
         """Write a line, if this is worth one."""
@@ -78,14 +80,12 @@ class CallLog:
                 pass  # told above, or with its call; and round trips are counted, not told
             case JobAttempted() | JobsReclaimed() | JobsLost() | AcksLate() | CallbackEnded():
                 self._jobs.listen(event)
-            case StoreFailed():
-                self._store_failed(event)
-            case StoreRecovered():
-                left_out = sum(quiet.left_out for quiet in self._quiet.values())
-                self._quiet.clear()
-                self._tell("warning", "store_recovered", seconds=round(event.seconds, 3), left_out=left_out)
-            case ClockJumped():
-                self._tell("error", "clock_jumped", seconds=event.jumped_us / 1e6)
+            case CircuitMoved() | CircuitSeen() | LoneReplica() | SlowedDown() | CallRetried():
+                self._circuits.listen(event)
+            case StoreFailed() | StoreRecovered() | ClockJumped() | StoreReset():
+                self._store.listen(event)
+            case DegradedBegan() | DegradedEnded() | OverAdmitted() | ReplicasSeen() | StewardChanged():
+                self._store.listen(event)
             case LeasesLost():
                 self._tell("warning", "leases_lost", operation=event.operation, count=event.count)
             case TenantsExceeded():
@@ -128,16 +128,6 @@ class CallLog:
         if event.trace_id:
             line["trace_id"] = event.trace_id
         self._put(line)
-
-    def _store_failed(self, event: StoreFailed) -> None:
-        now = self._now()
-        quiet = self._quiet.get(event.kind)
-        if quiet and now < quiet.until:
-            quiet.left_out += 1
-            return
-        left_out = quiet.left_out if quiet else 0
-        self._quiet[event.kind] = Quiet(now + FAILURES_S)
-        self._tell("error", "store_failed", kind=event.kind, detail=event.detail, left_out=left_out)
 
     def _tell(self, level: str, event: str, **fields: Any) -> None:
         """Like a call's line, what says nothing is left out."""

@@ -48,8 +48,6 @@ class JobMetrics:
                 if event.attempt == 1:
                     series.waits[event.band](event.wait_s)
             case JobAttempted():
-                if not event.is_ended:
-                    series.retries[event.reason](1)
                 if event.dropped:
                     series.results_dropped(1)
             case BatchSent():

@@ -2,7 +2,7 @@
 Job series: the metric families of what this replica does with jobs, and each operation's children.
 
 Only operations with a queue have them. How many jobs there are is not counted here: that is known to the
-store alone, see `queues.py`.
+store alone, see `queues.py`. Their retries are counted with those of calls, see `retry_metrics.py`.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from breaker.core.job_policy import BANDS
-from breaker.core.jobs import Reason
 from breaker.signals.series import Add, Observe
 
 WAIT_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)  # from at once to a day
 ITEM_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-RETRY_REASONS = (Reason.DOWNSTREAM, Reason.AMBIGUOUS, Reason.SLOW_DOWN)
 CALLBACK_RESULTS = ("ok", "retry", "failed")
 
 
@@ -26,7 +24,6 @@ class JobSeries:
     operation: str
     waits: dict[str, Observe]
     batch_items: Observe
-    retries: dict[str, Add]
     callbacks: dict[str, Add]
     late: Add
     attempts_lost: Add
@@ -46,10 +43,6 @@ class JobFamilies:
         self._batch_items = Histogram(
             "breaker_batch_items", "Jobs that went downstream in one request.",
             op, buckets=ITEM_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self._retries = Counter(
-            "breaker_retries_total", "Attempts of jobs that will be repeated.",
-            [*op, "reason"], registry=registry,
         )  # fmt: skip
         self._callbacks = Counter(
             "breaker_callbacks_total", "Tries to tell a job's caller of its end.",
@@ -78,7 +71,6 @@ class JobFamilies:
             operation=operation,
             waits={band: self._waits.labels(operation, band).observe for band in BANDS},
             batch_items=self._batch_items.labels(operation).observe,
-            retries={reason: self._retries.labels(operation, reason).inc for reason in RETRY_REASONS},
             callbacks={result: self._callbacks.labels(operation, result).inc for result in CALLBACK_RESULTS},
             late=self._late.labels(operation).inc,
             attempts_lost=self._attempts_lost.labels(operation).inc,
@@ -91,8 +83,6 @@ class JobFamilies:
         operation = series.operation
         for band in series.waits:
             self._waits.remove(operation, band)
-        for reason in series.retries:
-            self._retries.remove(operation, reason)
         for result in series.callbacks:
             self._callbacks.remove(operation, result)
         self._batch_items.remove(operation)

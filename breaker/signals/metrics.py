@@ -11,23 +11,21 @@ name, and a test holds the two together.
 import time
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from breaker.core.errors import (
-    StoreClockError,
-    StoreError,
-    StoreRefusedError,
-    StoreResetError,
-    StoreTimeoutError,
-)
 from breaker.core.events import (
     AcksLate,
     BatchSent,
     CallbackEnded,
     CallEnded,
+    CallRetried,
+    CircuitMoved,
+    CircuitSeen,
     ClockJumped,
     ConfigLoaded,
+    DegradedBegan,
+    DegradedEnded,
     Event,
     JobAccepted,
     JobAttempted,
@@ -35,29 +33,34 @@ from breaker.core.events import (
     JobsReclaimed,
     JobStarted,
     LeasesLost,
+    LoneReplica,
+    OverAdmitted,
+    ReplicasSeen,
     RoundTripEnded,
+    SlowedDown,
+    StewardChanged,
     StoreFailed,
     StoreRecovered,
+    StoreReset,
     TenantsExceeded,
 )
 from breaker.core.job_policy import Band, Queue
 from breaker.core.jobs import Reason
 from breaker.core.model import Operation
 from breaker.signals.capacity import CapacityCollector, Demand
+from breaker.signals.circuit_metrics import CircuitMetrics
 from breaker.signals.job_metrics import JobMetrics
 from breaker.signals.outcomes import OTHER, PAIRS, QUEUE_PAIRS, UNKNOWN
 from breaker.signals.queues import QueueCollector
+from breaker.signals.replica_metrics import ReplicaMetrics
+from breaker.signals.retry_metrics import RetryMetrics
 from breaker.signals.series import Add, Families, Observe, Series
+from breaker.signals.store_metrics import StoreMetrics
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook
 
-STORE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
-BATCH_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
-STORE_ERRORS = (StoreError, StoreTimeoutError, StoreRefusedError, StoreClockError, StoreResetError)
-KINDS = (*(error.kind for error in STORE_ERRORS), OTHER)
-JUMP_SHOWN_S = 600.0  # a clock jump is an incident, not a state: the gauge falls back to 0 after this
 TRACE_ID_MAX = 64  # an exemplar may carry 128 characters, names included
 
 
@@ -97,12 +100,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.operations: tuple[str, ...] = ()
         self.queues: Mapping[str, Queue] = {}
-        self._reasons, self._now = reasons.union(*PAIRS.values(), *QUEUE_PAIRS.values()), now
-        self._jump: tuple[float, float] | None = None
-        self._is_up: bool | None = None
+        self._reasons = reasons.union(*PAIRS.values(), *QUEUE_PAIRS.values())
         self._series: dict[str, Series] = {}
         self._families = Families(self.registry)
-        self._jobs = JobMetrics(self.registry)
+        self._jobs, self._retries = JobMetrics(self.registry), RetryMetrics(self.registry)
+        self._circuits = CircuitMetrics(self.registry, now)
+        self._store, self._replicas = StoreMetrics(self.registry, now), ReplicaMetrics(self.registry, now)
         self._make_process_metrics()
         self._capacities, self._queues = CapacityCollector(now), QueueCollector(now)
         self.registry.register(self._capacities)
@@ -124,20 +127,19 @@ class Metrics:
             case JobAttempted():
                 self._count_attempt(event)
                 self._jobs.listen(event)
+                self._retries.listen(event)
             case JobStarted() | BatchSent() | JobsReclaimed() | AcksLate() | CallbackEnded() | JobsLost():
                 self._jobs.listen(event)
-            case RoundTripEnded():
-                self._round_trip(event.seconds)
-                self._batch_size(event.calls)
-                if self._is_up is not True:
-                    self._is_up = True
-                    self._store_up.set(1)
-            case StoreFailed():
-                self._store_errors[event.kind if event.kind in self._store_errors else OTHER].inc()
-                self._is_up = False
-                self._store_up.set(0)
-            case ClockJumped():
-                self._jump = (self._now(), event.jumped_us / 1e6)
+            case RoundTripEnded() | StoreFailed() | ClockJumped() | StoreReset():
+                self._store.listen(event)
+            case DegradedBegan() | DegradedEnded() | OverAdmitted():
+                self._store.listen(event)
+            case CallRetried():
+                self._retries.listen(event)
+            case CircuitMoved() | CircuitSeen() | LoneReplica() | SlowedDown():
+                self._circuits.listen(event)
+            case ReplicasSeen() | StewardChanged():
+                self._replicas.listen(event)
             case LeasesLost():
                 self._series.get(event.operation, self._unknown).leases_lost(event.count)
             case ConfigLoaded():
@@ -154,17 +156,30 @@ class Metrics:
 
     def observe(self, operation: str, look: Look, demand: Demand | None) -> None:
         """What the store says of an operation; `demand` None when there is nothing to compare with yet."""
+        self._replicas.read()
+        self._circuits.states.heard(operation, look.circuit.state)
         if operation in self._series:
             self._capacities.observe(operation, look, demand)
 
-    def observe_queue(self, operation: str, look: QueueLook, etas: Mapping[Band, float]) -> None:
-        """What the store says of its jobs; `etas` in seconds, empty while they are not known."""
+    def observe_queue(
+        self, operation: str, look: QueueLook, etas: Mapping[Band, float], *, pause_until_us: int = 0
+    ) -> None:
+        """
+        What the store says of its jobs; goes by the circuit that was observed last.
+
+        Args:
+            etas: Seconds; empty while they are not known.
+            pause_until_us: Until when the downstream asked for time, store time.
+
+        """
         queue = self.queues.get(operation)
         if queue:
-            self._queues.observe(operation, queue, look, etas)
+            is_barred = pause_until_us > look.now_us or self._circuits.states.holds(operation)
+            self._queues.observe(operation, queue, look, etas, is_barred=is_barred)
 
     def observe_memory(self, ratio: float) -> None:
         """The store's memory in use / maxmemory; 0 without maxmemory."""
+        self._replicas.read()
         self._capacities.observe_memory(ratio)
 
     def observe_lag(self, seconds: float) -> None:
@@ -220,25 +235,6 @@ class Metrics:
 
     def _make_process_metrics(self) -> None:
         registry = self.registry
-        self._store_up = Gauge(
-            "breaker_store_up", "Whether the last exchange with the store succeeded.", registry=registry
-        )
-        errors = Counter(
-            "breaker_store_errors_total", "Exchanges with the store that failed.", ["kind"], registry=registry
-        )
-        self._store_errors = {kind: errors.labels(kind) for kind in KINDS}
-        self._round_trip: Observe = Histogram(
-            "breaker_store_round_trip_seconds", "One exchange with the store.",
-            buckets=STORE_BUCKETS, registry=registry,
-        ).observe  # fmt: skip
-        self._batch_size: Observe = Histogram(
-            "breaker_store_batch_size", "Decisions that shared one exchange; 0 when it only gave back or looked.",
-            buckets=BATCH_BUCKETS, registry=registry,
-        ).observe  # fmt: skip
-        Gauge(
-            "breaker_store_clock_jump_seconds",
-            "By how much the store's clock last jumped, within 10 minutes; 0 otherwise.", registry=registry,
-        ).set_function(self._recent_jump)  # fmt: skip
         self._loop_lag: Observe = Histogram(
             "breaker_loop_lag_seconds", "How much later than planned the event loop ran a timer.",
             buckets=LAG_BUCKETS, registry=registry,
@@ -251,9 +247,6 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self._reload_ok.set(1)
-
-    def _recent_jump(self) -> float:
-        return self._jump[1] if self._jump and self._now() - self._jump[0] < JUMP_SHOWN_S else 0.0
 
     def _set_operations(self, operations: Mapping[str, Operation]) -> None:
         self.operations = tuple(operations)
@@ -269,3 +262,5 @@ class Metrics:
         self._capacities.keep(self.operations)
         self._queues.keep(self.queues)
         self._jobs.keep(self.queues)
+        for metrics in (self._retries, self._circuits, self._store):
+            metrics.configured(operations)

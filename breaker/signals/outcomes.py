@@ -14,8 +14,14 @@ from breaker.core.verdict import Policy
 UNKNOWN = "_unknown"  # the operation of calls that match none
 OTHER = "other"  # the reason of what is not in the closed set
 
-# Limits on starts: what a call can be queued for, be let through against, or be refused by in shadow.
-LIMITS = frozenset(policy for policy in Policy if not policy.is_full) - {Policy.DRAINING, Policy.PAUSED}
+# What bars a call because its downstream is ill: no want of capacity, and `overflow: alert` lets nothing through.
+ILL = frozenset({Policy.CIRCUIT, Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN})
+
+# Limits on starts: what a call can be queued for, or be let through against.
+LIMITS = frozenset(policy for policy in Policy if not policy.is_full) - {Policy.DRAINING, Policy.PAUSED} - ILL
+
+# What can be rehearsed.
+SHADOWED = LIMITS | {Policy.CIRCUIT}
 
 _BODY = frozenset({"bad-request", "request-timeout", "payload-too-large"})
 _REFUSED = _BODY | {"contract", "too-costly", "deadline", "degraded"}
@@ -30,15 +36,16 @@ _ENDS: dict[Outcome, frozenset[str]] = {
 PAIRS: Mapping[Outcome, frozenset[str]] = _ENDS | {
     # A full waiting line cannot let anybody through: `alert` has no line.
     Outcome.OVER_CAPACITY: LIMITS - {Policy.WAITING},
-    Outcome.REFUSED: _REFUSED | LIMITS | {Policy.DRAINING, Policy.PAUSED},
+    Outcome.REFUSED: _REFUSED | LIMITS | ILL | {Policy.DRAINING, Policy.PAUSED},
 }
 
 QUEUE_PAIRS: Mapping[Outcome, frozenset[str]] = _ENDS | {
-    Outcome.QUEUED: LIMITS | {"asked", "known"},
+    Outcome.QUEUED: LIMITS | ILL | {"asked", "known"},
     Outcome.REPLAYED: frozenset({""}),
     Outcome.REFUSED: _REFUSED
     | {policy for policy in Policy if policy.is_full}
-    # By a limit on starts when the job could not start before it expires; slots never say when.
+    # By what bars its start when the job could not start before it expires; slots never say when.
+    | ILL
     | {Policy.RATE, Policy.TENANT_RATE, Policy.CLOSED, Policy.QUOTA, Policy.DRAINING}
     | {"idempotency-key-reused", "in-progress", "durability-not-met", "result-expired"},
 }

@@ -9,6 +9,8 @@ exports nothing when it has not read the store for 15 s.
 2. No counter falls here, because a fall looks like a restart, and a rate would show the whole count at
    once. A store that went back a little (a failover) is waited for; one that was emptied counts from 0.
 3. The ETA is that of a job accepted now, in nine of ten cases. While it is not known it is not there.
+4. Jobs are held while a person has paused the operation, while its circuit holds them, and while the downstream
+   wants time.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -68,12 +70,16 @@ class QueueCollector(Collector):
         self._now = now
         self._seen: dict[str, Seen] = {}
 
-    def observe(self, operation: str, queue: Queue, look: QueueLook, etas: Mapping[Band, float]) -> None:
+    def observe(
+        self, operation: str, queue: Queue, look: QueueLook, etas: Mapping[Band, float], *, is_barred: bool
+    ) -> None:
+        """What the store says; `is_barred`: an ill downstream holds the jobs (rule 4)."""
         before = self._seen.get(operation)
         counters = counters_of(look)
         if before:
             counters = {key: risen(before.counters[key], value) for key, value in counters.items()}
-        self._seen[operation] = Seen(self._now(), gauges_of(queue, look, etas), counters)
+        gauges = gauges_of(queue, look, {} if is_barred else etas, is_barred=is_barred)
+        self._seen[operation] = Seen(self._now(), gauges, counters)
 
     def keep(self, operations: Collection[str]) -> None:
         """Forget all others."""
@@ -94,8 +100,10 @@ class QueueCollector(Collector):
         yield from families.values()
 
 
-def gauges_of(queue: Queue, look: QueueLook, etas: Mapping[Band, float]) -> dict[Key, float]:
-    is_held = look.held == "paused"
+def gauges_of(
+    queue: Queue, look: QueueLook, etas: Mapping[Band, float], *, is_barred: bool
+) -> dict[Key, float]:
+    is_held = is_barred or look.held == "paused"
     states = {
         "queued": 0 if is_held else look.queued,
         "held": look.queued if is_held else 0,

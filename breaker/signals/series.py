@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from breaker.core.events import Action, Outcome, Result
-from breaker.signals.outcomes import LIMITS, pairs_of
+from breaker.signals.outcomes import SHADOWED, pairs_of
 
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ADMISSION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1, 5)
@@ -67,7 +67,7 @@ class Families:
             [*op, "action"], registry=registry,
         )  # fmt: skip
         self._shadow = Counter(
-            "breaker_shadow_refusals_total", "Calls that a limit in shadow would have refused.",
+            "breaker_shadow_refusals_total", "Calls that a limit or a circuit in shadow would have refused.",
             [*op, "limit"], registry=registry,
         )  # fmt: skip
         self._leases_lost = Counter(
@@ -91,7 +91,7 @@ class Families:
             downstream={result: self._downstream.labels(operation, result).inc for result in Result},
             downstream_duration=self._downstream_duration.labels(operation).observe,
             over={action: self._over.labels(operation, action).inc for action in Action},
-            shadow={policy: self._shadow.labels(operation, policy).inc for policy in sorted(LIMITS)},
+            shadow={policy: self._shadow.labels(operation, policy).inc for policy in sorted(SHADOWED)},
             leases_lost=self._leases_lost.labels(operation).inc,
         )
 

@@ -122,13 +122,12 @@ class Watch:
             self._metrics.observe_memory(self.memory_ratio)
 
     async def _look_at(self, operation: str) -> None:
+        queue = None
         try:
             if operation in self._metrics.queues:
                 look, queue = await asyncio.gather(
                     self._sources.look(operation), self._sources.look_queue(operation)
                 )
-                etas = etas_of(operation, look, queue, self._sources.forecast)
-                self._metrics.observe_queue(operation, queue, etas)
             else:
                 look = await self._sources.look(operation)
         except StoreError:
@@ -137,6 +136,12 @@ class Watch:
         before = self._before.get(operation)
         self._before[operation] = after
         self._metrics.observe(operation, look, demand_between(before, after) if before else None)
+        if queue:  # after its operation, whose circuit says whether the jobs are held
+            etas, pause_us = (
+                etas_of(operation, look, queue, self._sources.forecast),
+                look.circuit.pause_until_us,
+            )
+            self._metrics.observe_queue(operation, queue, etas, pause_until_us=pause_us)
 
     async def _run(self) -> None:
         while True:

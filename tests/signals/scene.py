@@ -14,7 +14,7 @@ from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, O
 from breaker.core.verdict import Policy
 from breaker.gateway.call import Kind
 from breaker.signals.metrics import Metrics
-from breaker.store.capacity import Look
+from breaker.store.capacity import CircuitLook, Look
 from breaker.store.job_desk import QueueLook
 
 REASONS = frozenset(Kind) | frozenset(Policy) | {"hang_up", "cut", "asked", "known", ""}
@@ -121,6 +121,7 @@ def look(
     started: int = 0,
     wanted: int = 0,
     quota_used: int = 250,
+    circuit: CircuitLook | None = None,
 ) -> Look:
     """Of an operation whose rate a person has doubled for a while."""
     return Look(
@@ -128,6 +129,7 @@ def look(
         configured=Limits(rate=Rate(limit=1_200, period_us=60_000_000, burst=40), concurrency=8),
         source="override", version="abc", in_use=in_use, waiting=waiting, started=started, wanted=wanted,
         service_us=500_000, quota_limit=1_000, quota_used=quota_used,
+        circuit=circuit or CircuitLook(),
     )  # fmt: skip
 
 

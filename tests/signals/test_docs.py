@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from breaker.core.circuit import CircuitState
+from breaker.core.circuit_policy import WhenStoreDown
 from breaker.core.events import (
     AcksLate,
     Action,
     CallbackEnded,
+    CallRetried,
+    CircuitSeen,
     ClockJumped,
     ConfigLoaded,
     Event,
@@ -20,7 +24,9 @@ from breaker.core.events import (
     JobsReclaimed,
     LeasesLost,
     Outcome,
+    ReplicasSeen,
     Result,
+    SlowedDown,
     StoreFailed,
     StoreRecovered,
     TenantsExceeded,
@@ -30,15 +36,18 @@ from breaker.core.jobs import Fate, Reason
 from breaker.core.verdict import Policy
 from breaker.signals.call_log import CallLog
 from breaker.signals.capacity import Demand
-from breaker.signals.job_series import CALLBACK_RESULTS, RETRY_REASONS
+from breaker.signals.job_series import CALLBACK_RESULTS
 from breaker.signals.lines import LINE_MAX
 from breaker.signals.logs import configure
-from breaker.signals.metrics import KINDS, Metrics
-from breaker.signals.outcomes import LIMITS, OTHER, PAIRS, QUEUE_PAIRS, UNKNOWN_PAIRS
+from breaker.signals.metrics import Metrics
+from breaker.signals.outcomes import OTHER, PAIRS, QUEUE_PAIRS, SHADOWED, UNKNOWN_PAIRS
 from breaker.signals.queues import counters_of, gauges_of
+from breaker.signals.retry_metrics import CALL_REASONS, JOB_REASONS
+from breaker.signals.store_metrics import KINDS
 from breaker.signals.watch import Watch
 from breaker.store.capacity import Look
 from tests.signals.scene import Clock, Pipe, attempted, ended, look, named, numbers, queue_look
+from tests.signals.test_circuit_log import LINES
 from tests.signals.test_metrics import SERIES_MAX, SERIES_MAX_PROCESS, SERIES_MAX_QUEUE
 from tests.signals.test_watch import sources
 
@@ -67,6 +76,7 @@ def test_every_metric_is_documented_as_it_is_exported(make_metrics: Callable[...
     metrics.observe("billing.charge", look(), Demand(started=1, wanted=1))
     metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0))
     metrics.observe_memory(0.5)
+    metrics.listen(ReplicasSeen(live=3, differing=0, version="v1"))
     metrics.configured("v1", named(queues=("billing.charge",)))
     exported = {
         family.name + SUFFIX.get(family.type, ""): (
@@ -90,10 +100,11 @@ def test_what_every_replica_says_of_the_store_is_aggregated_with_max(
     metrics.observe("billing.charge", look(), Demand(started=1, wanted=1))
     metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0))
     metrics.observe_memory(0.5)
+    metrics.listen(ReplicasSeen(live=3, differing=0, version="v1"))
     shown = {name.partition("{")[0] for name in numbers(metrics)}
     clock.seconds += 15
     said_by_the_store = shown - {name.partition("{")[0] for name in numbers(metrics)}
-    assert len(said_by_the_store) == 14
+    assert len(said_by_the_store) == 17
     rows = table("metrics.md", "name", "type", "labels", "unit", "meaning", "aggregate with")
     by_max = {words(name)[0] for name, *_, aggregate in rows if aggregate.startswith("`max")}
     assert by_max - {"breaker_store_clock_jump_seconds"} == said_by_the_store
@@ -102,22 +113,28 @@ def test_what_every_replica_says_of_the_store_is_aggregated_with_max(
 def test_every_label_value_is_documented() -> None:
     """An alert on a word that never occurs never fires."""
     reasons = set().union(*PAIRS.values(), *QUEUE_PAIRS.values(), *UNKNOWN_PAIRS.values(), {OTHER}) - {""}
-    states = {key[1] for key in gauges_of(QUEUE, queue_look(), {}) if key[0] == "breaker_queue_jobs"}
+    states = {
+        key[1]
+        for key in gauges_of(QUEUE, queue_look(), {}, is_barred=False)
+        if key[0] == "breaker_queue_jobs"
+    }
     results = {result for name, *found in counters_of(queue_look()) for result in found}
     documented = {label: set(words(values)) for label, values in table("metrics.md", "label", "values")}
     assert documented == {
         "`operation`": {"_unknown"},
         "`outcome`": set(Outcome),
         "`reason` of `breaker_calls_total`": reasons,
-        "`reason` of `breaker_retries_total`": set(RETRY_REASONS),
+        "`reason` of `breaker_retries_total`": {*CALL_REASONS, *JOB_REASONS},
         "`result` of `breaker_downstream_calls_total`": set(Result),
         "`result` of `breaker_jobs_finished_total`": results,
         "`result` of `breaker_callbacks_total`": set(CALLBACK_RESULTS),
-        "`state`": states,
+        "`state` of `breaker_queue_jobs`": states,
+        "`state` of `breaker_circuit_*`": set(CircuitState),
+        "`mode`": set(WhenStoreDown),
         "`band`": set(Band),
         "`action`": set(Action),
         "`limit` of `breaker_capacity_*`": {"rate", "concurrency", "quota"},
-        "`limit` of `breaker_shadow_refusals_total`": set(LIMITS),
+        "`limit` of `breaker_shadow_refusals_total`": set(SHADOWED),
         "`kind`": set(KINDS),
     }
 
@@ -146,12 +163,16 @@ async def every_line(metrics: Metrics) -> list[dict[str, Any]]:
         attempted(dropped=True), attempted(Fate.RETRY, Reason.DOWNSTREAM),
         attempted(Fate.DEAD, Reason.CALLER, dropped=True), attempted(Fate.UNKNOWN, Reason.AMBIGUOUS, dropped=True),
         JobsReclaimed("billing.charge", 1, 1), JobsLost("billing.charge", 1), AcksLate("billing.charge", 1),
+        SlowedDown("billing.charge", "acme", 30.0), SlowedDown("billing.charge", "acme", 30.0),
+        CallRetried("billing.charge", Result.TIMEOUT), *(event for event, _ in LINES),
+        CircuitSeen("billing.charge", "open"),
         *(CallbackEnded("billing.charge", "01K", result, "why") for result in ("ok", "retry", "failed")),
     )  # fmt: skip
     for event in events:
         log.listen(event)
     clock.seconds += 10
     log.listen(failed)
+    log.listen(SlowedDown("billing.charge", "acme", 30.0))
     again = asyncio.Event()
     mistakes = [ValueError("a bug")]
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
-
 from breaker.core.events import (
     AcksLate,
     BatchSent,
@@ -15,7 +13,6 @@ from breaker.core.events import (
 )
 from breaker.core.job_policy import Band
 from breaker.core.jobs import Fate, Reason
-from breaker.signals.job_series import RETRY_REASONS
 from breaker.signals.metrics import Metrics
 from tests.signals.scene import attempted, named, numbers
 
@@ -33,18 +30,6 @@ def test_only_the_first_attempt_counts_as_a_wait(jobs: Metrics) -> None:
     assert found["breaker_queue_wait_seconds_bucket{band=high,le=1.0," + CHARGE + "}"] == 0
     assert found["breaker_queue_wait_seconds_sum{band=low," + CHARGE + "}"] == 4_000
     assert found["breaker_queue_wait_seconds_count{band=normal," + CHARGE + "}"] == 0
-
-
-@pytest.mark.parametrize("reason", RETRY_REASONS)
-def test_an_attempt_that_will_be_repeated_is_a_retry(jobs: Metrics, reason: Reason) -> None:
-    """Retries are load that nobody asked for: who tunes them needs to know why they happen."""
-    fate = Fate.LATER if reason is Reason.SLOW_DOWN else Fate.RETRY
-    jobs.listen(attempted(fate, reason, status=503, result=Result.SERVER_ERROR))
-    jobs.listen(attempted())
-    jobs.listen(attempted(Fate.DEAD, Reason.BUDGET, status=500, result=Result.SERVER_ERROR))
-    found = numbers(jobs)
-    counted = {word: found[f"breaker_retries_total{{{CHARGE},reason={word}}}"] for word in RETRY_REASONS}
-    assert counted == {word: float(word is reason) for word in RETRY_REASONS}
 
 
 def test_an_attempt_is_a_downstream_call(jobs: Metrics) -> None:

@@ -1,16 +1,19 @@
 """What stands on the page after which events."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from breaker.core.circuit_policy import DirectRetry
 from breaker.core.events import (
     Action,
     ClockJumped,
     ConfigLoaded,
     LeasesLost,
     Outcome,
+    ReplicasSeen,
     Result,
     RoundTripEnded,
     StoreFailed,
@@ -23,8 +26,8 @@ from breaker.signals.metrics import Metrics
 from breaker.signals.outcomes import PAIRS, QUEUE_PAIRS, UNKNOWN_PAIRS
 from tests.signals.scene import TRACE_ID, Clock, ended, look, named, numbers, queue_look
 
-SERIES_MAX = 220  # per operation; docs/metrics.md states it
-SERIES_MAX_QUEUE = 350  # per operation with a queue
+SERIES_MAX = 240  # per operation; docs/metrics.md states it
+SERIES_MAX_QUEUE = 370  # per operation with a queue
 SERIES_MAX_PROCESS = 140
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 CHARGE = "operation=billing.charge"
@@ -73,6 +76,28 @@ def test_no_caller_can_make_series(metrics: Metrics) -> None:
     assert found["breaker_calls_total{operation=_unknown,outcome=refused,reason=other}"] == 200
 
 
+@pytest.mark.parametrize("policy", [Policy.CIRCUIT, Policy.SLOW_DOWN, Policy.TENANT_SLOW_DOWN])
+def test_an_ill_downstream_is_no_want_of_capacity(metrics: Metrics, policy: Policy) -> None:
+    """`overflow: alert` lets nothing through to it, and a limit raised would not help: no series may say so."""
+    metrics.configured("v2", named("support.create", queues=("billing.charge",)))
+    found = numbers(metrics)
+    pair = "{operation=%s,outcome=%s,reason=" + policy + "}"
+    shown = {
+        (name, outcome): "breaker_calls_total" + pair % (name, outcome) in found
+        for name in ("support.create", "billing.charge")
+        for outcome in ("refused", "queued", "over_capacity")
+    }
+    assert [key for key, is_shown in shown.items() if is_shown] == [
+        ("support.create", "refused"), ("billing.charge", "refused"), ("billing.charge", "queued"),
+    ]  # fmt: skip
+
+
+def test_a_call_that_a_circuit_in_shadow_would_have_refused_is_counted(metrics: Metrics) -> None:
+    """A circuit is rehearsed like a limit."""
+    metrics.listen(ended(shadow=Policy.CIRCUIT))
+    assert numbers(metrics)["breaker_shadow_refusals_total{limit=circuit," + CHARGE + "}"] == 1
+
+
 def test_a_call_of_a_removed_operation_is_still_counted(metrics: Metrics) -> None:
     """A long call may end after the reload that removed its operation; counting must not fail it."""
     metrics.configured("v2", named("support.create"))
@@ -118,7 +143,7 @@ def test_every_pair_that_can_occur_exists_from_the_start(metrics: Metrics) -> No
 def test_the_table_of_outcomes_knows_every_problem_type() -> None:
     """A new problem type must get its series at the start, too."""
     words = set().union(*PAIRS.values(), *QUEUE_PAIRS.values(), *UNKNOWN_PAIRS.values())
-    told_by_its_policy = {Kind.TENANT_LIMIT, Kind.QUEUE_FULL}
+    told_by_its_policy = {Kind.TENANT_LIMIT, Kind.QUEUE_FULL, Kind.CIRCUIT_OPEN}
     of_job_pages = {Kind.JOB_NOT_FOUND, Kind.NOT_CANCELLABLE}  # looking at a job is no call
     ends = {"", "hang_up", "cut", "bug", "asked", "known"}
     assert words == set(Kind) - told_by_its_policy - of_job_pages | set(Policy) | ends
@@ -132,12 +157,17 @@ def test_the_series_budget_holds(make_metrics: Callable[..., Metrics], kind: str
     for count in (10, 20):
         names = tuple(f"billing.operation-{number}" for number in range(count))
         operations = named(*names) if kind == "plain" else named(queues=names)
+        if kind == "plain":
+            operations = {
+                name: replace(each, direct_retry=DirectRetry()) for name, each in operations.items()
+            }
         metrics = make_metrics()
         metrics.configured("v1", operations)
         for name in names:
             metrics.observe(name, look(), Demand(started=1, wanted=1))
             metrics.observe_queue(name, queue_look(), dict.fromkeys(BANDS, 1.0))
         metrics.observe_memory(0.5)
+        metrics.listen(ReplicasSeen(live=3, differing=0, version="v1"))
         found = numbers(metrics)
         sizes.append(len(found))
         assert not any("_created" in name for name in found)

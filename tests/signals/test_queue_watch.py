@@ -7,13 +7,14 @@ import pytest
 
 from breaker.core.errors import StoreTimeoutError
 from breaker.core.events import JobsReclaimed, RoundTripEnded
-from breaker.core.job_policy import Effects
+from breaker.core.job_policy import BANDS, Effects
 from breaker.core.jobs import Fate
 from breaker.core.model import Capacity, Limits
 from breaker.signals.metrics import Metrics
 from breaker.signals.watch import LOOKS_MAX, Memory, Sources, Watch
+from breaker.store.capacity import CircuitLook, Look
 from breaker.store.job_desk import QueueLook
-from tests.signals.scene import Clock, look, numbers
+from tests.signals.scene import Clock, look, numbers, queue_look
 from tests.signals.test_watch import known, no_limit, sources
 from tests.store.job_world import MINUTE, JobReplica, Moment, a_queue, job_replica
 
@@ -71,6 +72,36 @@ async def test_held_jobs_have_no_eta(one: JobReplica, metrics: Metrics) -> None:
     found = await shown(one, metrics)
     assert (found["queue_jobs{state=held}"], found["queue_jobs{state=queued}"]) == (2, 0)
     assert not any(name.startswith("queue_eta") for name in found)
+
+
+async def test_jobs_of_an_open_circuit_are_held(one: JobReplica, metrics: Metrics) -> None:
+    """On-call must not take a queue that waits for a downstream for one that lacks capacity."""
+    await one.queue_many(2)
+    await one.capacity.coalescer.run(
+        one.capacity.lane(one.operation), "force", one.now_us(), "forced-open", 0, "ann", "the bank is down"
+    )
+    found = await shown(one, metrics)
+    assert (found["circuit_state{state=forced-open}"], found["circuit_state{state=closed}"]) == (1, 0)
+    assert (found["queue_jobs{state=held}"], found["queue_jobs{state=queued}"]) == (2, 0)
+    assert not any(name.startswith("queue_eta") for name in found)
+
+
+async def test_jobs_are_held_until_the_downstream_has_had_its_time(metrics: Metrics) -> None:
+    """The look at the operation says until when, the one at its queue says what time it is."""
+    circuit = CircuitLook(pause_until_us=2_000_000)
+
+    async def look_at(_operation: str) -> Look:
+        return look(circuit=circuit)
+
+    held = []
+    for now_us in (1_999_999, 2_000_000):
+
+        async def look_queue(_operation: str, now_us: int = now_us) -> QueueLook:
+            return queue_look(now_us=now_us, waiting=dict.fromkeys(BANDS, 1))
+
+        await Watch(sources(look_at, look_queue=look_queue), metrics).look_at_all()
+        held.append(numbers(metrics)["breaker_queue_jobs{operation=billing.charge,state=held}"])
+    assert held == [4, 0]
 
 
 async def test_a_dead_job_that_was_requeued_finishes_twice(one: JobReplica, metrics: Metrics) -> None:
