@@ -18,9 +18,9 @@ UV := $(shell command -v uv 2>/dev/null)
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links --upgrade
 # Tests need these programs: name=package of Debian.
-SYSTEM_PARTS := nginx=nginx redis-server=redis-server
+SYSTEM_PARTS := nginx=nginx redis-server=redis-server cc=build-essential
 
-.PHONY: help run test faults check bench mutants lock clean system-parts
+.PHONY: help run test faults check bench mutants diagram lock clean system-parts
 
 help: ## Show this
 	@echo "Breaker: an async capacity gateway. Targets:"
@@ -33,7 +33,7 @@ test: $(VENV)/.dev system-parts ## Run all tests; T='tests/demo -k port' runs so
 	@$(PY) -m pytest -m "not drill" $(T)
 
 faults: $(VENV)/.dev system-parts ## Kill, freeze and restart gateways and stores under load; a checker proves the promises
-	@BREAKER_SEED=$${BREAKER_SEED:-$$RANDOM} $(PY) -m pytest -s tests/faults $(T)
+	@BREAKER_FULL=1 BREAKER_SEED=$${BREAKER_SEED:-$$RANDOM} $(PY) -m pytest -s tests/faults $(T)
 
 check: $(VENV)/.dev ## Lint, format, types, import contracts
 	@$(VENV)/bin/ruff check .
@@ -46,6 +46,9 @@ bench: $(VENV)/.dev ## Measure against peers; QUICK=1 in a few minutes
 
 mutants: $(VENV)/.dev ## Plant the mistakes of tests/mutants.txt, one by one; each must turn a test red
 	@$(PY) -m tests.mutants
+
+diagram: $(VENV)/.dev ## Draw the diagram of docs/circuits.md again, from the table in breaker/core/circuit.py
+	@$(PY) -m tests.core.circuit_diagram
 
 lock: ## Renew requirements/*.txt with the newest versions (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }

@@ -15,8 +15,15 @@ import orjson
 import structlog
 
 from breaker import __version__
-from breaker.core.errors import ConfigError, Problem, StartError, StoreError
-from breaker.core.events import ConfigLoaded, Event, JobAttempted
+from breaker.core.errors import (
+    ConfigError,
+    Problem,
+    StartError,
+    StoreAwayError,
+    StoreError,
+    StoreRefusedError,
+)
+from breaker.core.events import ConfigLoaded, Event, JobAttempted, StoreFailed, StoreReset
 from breaker.core.ids import Ids, base32
 from breaker.core.jobs import Pace
 from breaker.core.model import Config, Gateway, StoreSettings
@@ -25,8 +32,10 @@ from breaker.core.verdict import Policy
 from breaker.gateway.acceptance import Acceptance
 from breaker.gateway.call import Kind
 from breaker.gateway.chores import Chores
+from breaker.gateway.degraded import Degraded
 from breaker.gateway.dispatcher import Dispatcher
-from breaker.gateway.gate import Gate
+from breaker.gateway.gate import Gate, refuses_alone
+from breaker.gateway.local import LocalCapacity
 from breaker.gateway.path import Path as CallPath
 from breaker.gateway.receipts import Receipts
 from breaker.gateway.runner import Runner
@@ -38,14 +47,20 @@ from breaker.signals.logs import Logs
 from breaker.signals.metrics import Metrics
 from breaker.signals.watch import Memory, Sources, Watch
 from breaker.store.audit import Audit
-from breaker.store.capacity import CapacityStore
+from breaker.store.capacity import REFRESH_S, CapacityStore, Look
 from breaker.store.checks import StoreFacts, check_store, durability_warnings, memory_of
 from breaker.store.connection import open_client
+from breaker.store.health import Health, StoreKeeper
 from breaker.store.job_desk import JobDesk
 from breaker.store.jobs import JobStore
+from breaker.store.members import Members
 from breaker.store.published import is_published
+from breaker.store.removed import LET_GO_EVERY_S, RemovedOperations
+from breaker.store.steward import Chore
 from breaker.web.admin import AdminListener, admin_app, looks, status_of
 from breaker.web.admin_controls import Controls
+from breaker.web.admin_replicas import membership_view
+from breaker.web.admin_views import queue_view
 from breaker.web.catalogue import catalogue
 from breaker.web.docs_page import page as docs_page
 from breaker.web.handler import Handler, Page, Remembered
@@ -54,6 +69,7 @@ from breaker.web.job_pages import JobPages
 from breaker.web.listener import Listener
 from breaker.web.openapi import document
 
+UNKNOWN_STORE = StoreFacts(name="not reached yet", warnings=())
 RESULTS_MEMORY_MAX = 0.9  # share of the store's memory in use, beyond which results are not kept
 
 REASONS = frozenset(Kind) | frozenset(Policy) | {"", "hang_up", "cut", "bug", "asked", "known"}
@@ -107,7 +123,24 @@ class GatewayProcess:
         self._call_log = CallLog(logs, sample=gateway.log_sample)
         self._client = open_client(store)
         cluster = gateway.cluster
-        self.store = CapacityStore(store, cluster=cluster, replica=self.replica, emit=self._emit)
+        self._keeper = StoreKeeper(Health(store.timeout_ms * 1_000), self._emit, self._on_bug)
+        self.store = CapacityStore(store, cluster=cluster, replica=self.replica, emit=self._on_store_event)
+        self.members = Members(
+            store, cluster=cluster, replica=self.replica, emit=self._emit, on_bug=self._on_bug
+        )
+        self.members.on_standing = self.store.publish_soon
+        self.members.on_reset = self.store.restore_soon
+        self.store.standing = lambda: self.members.standing
+        self.removed = RemovedOperations(self.store, self._client, cluster)
+        self.members.steward.add(Chore(name="calendars", every_s=REFRESH_S, run=self.store.renew_calendars))
+        self.members.steward.add(Chore(name="removed", every_s=LET_GO_EVERY_S, run=self.removed.let_go))
+        self._local = LocalCapacity(
+            replica=self.replica,
+            now_us=self._now_us,
+            live_replicas=lambda: self.members.live,
+            expected=gateway.replicas_expected,
+        )
+        self._degraded = Degraded(self.store, self._local, self._emit, self._bring_back)
         self.jobs = JobStore(self.store, store, cluster=cluster, emit=self._emit)
         self.desk = JobDesk(self.store, self.jobs, cluster=cluster, emit=self._emit)
         self.audit = Audit(self._client, cluster)
@@ -117,7 +150,13 @@ class GatewayProcess:
         self._runner.drops_results = self._is_memory_short
         self._dispatcher = Dispatcher(self.jobs, self._runner, jobs_max=gateway.jobs_max, on_bug=self._on_bug)
         self._acceptance = Acceptance(
-            self.jobs, self.desk, vault, self._receipts, self._emit, self._dispatcher.accepted
+            self.jobs,
+            self.desk,
+            vault,
+            self._receipts,
+            self._emit,
+            self._dispatcher.accepted,
+            is_store_down=lambda: self._keeper.health.is_down,
         )
         self._chores = Chores(
             self.desk, vault, self._emit, cluster=cluster, now_us=self.store.clock.now_us, on_bug=self._on_bug
@@ -135,10 +174,54 @@ class GatewayProcess:
         self._docs = b""
 
     def _emit(self, event: Event) -> None:
+        if isinstance(event, StoreReset):
+            self._keeper.listen(event)
         self.metrics_of.listen(event)
         self._call_log.listen(event)
         if isinstance(event, JobAttempted) and event.is_ended:
             self._chores.kick(event.operation)
+
+    def _on_store_event(self, event: Event) -> None:
+        self._keeper.listen(event)
+        self._emit(event)
+
+    def _now_us(self) -> int:
+        """The store's time; our own where it was never heard of."""
+        return self.store.clock.now_us() if self.store.clock.is_set else int(time.time() * 1e6)
+
+    async def _meet_store(self) -> StoreFacts:
+        """
+        Look at the store before anything depends on it.
+
+        Raises:
+            StartError: It cannot be used, or (StoreAwayError) it is not there.
+        """
+        facts = await check_store(self._store_settings)
+        for warning in [*facts.warnings, *durability_warnings(facts, self.config.operations.values())]:
+            self._say.warning("store_warning", detail=warning)
+        return facts
+
+    async def _bring_back(self) -> None:
+        """
+        The store takes writes (again): it is looked at if it never was, and has the limits.
+
+        Raises:
+            StoreError: Not yet.
+        """
+        if self._facts is None:
+            try:
+                self._facts = await self._meet_store()
+            except StartError as exc:
+                self._emit(StoreFailed(StoreRefusedError.kind, str(exc)))
+                raise StoreRefusedError(str(exc)) from exc
+            self.jobs.configure(self.config.operations, self._facts)
+        await self.members.beat()
+        await self.store.republish()
+
+    async def _look(self, operation: str) -> Look:
+        look = await self.store.look(operation)
+        self._local.looked(self.store.lane(operation), look)
+        return look
 
     async def start(self, callers: socket.socket, admin: socket.socket, *, admin_is_loopback: bool) -> None:
         """
@@ -147,22 +230,40 @@ class GatewayProcess:
         Raises:
             StartError: This machine or this store is not ready; nothing is served.
         """
-        self._facts = await check_store(self._store_settings)
-        for warning in [
-            *self._facts.warnings,
-            *durability_warnings(self._facts, self.config.operations.values()),
-        ]:
-            self._say.warning("store_warning", detail=warning)
+        absence = ""
         try:
-            await self.store.start(self.config.operations, self.config.version)
+            self._facts = await self._meet_store()
+        except StoreAwayError as exc:
+            if self._store_settings.needed_at_start:
+                raise
+            absence = str(exc)
+        self.members.says(self.config.version, self.config.operations)
+        try:
+            if self._facts:
+                await self.members.beat()
+        except StoreError as exc:
+            raise StartError(f"this replica cannot join the others: {exc}") from exc
+        try:
+            await self.store.start(
+                self.config.operations, self.config.version, is_needed=self._facts is not None
+            )
             self._site = build_site(self.config, self.store)
         except StoreError as exc:
             raise StartError(f"the store did not take the limits: {exc}") from exc
         except OSError as exc:
             raise StartError(f"a downstream's tls file cannot be used: {exc}") from exc
-        self.jobs.configure(self.config.operations, self._facts)
+        self.jobs.configure(self.config.operations, self._facts or UNKNOWN_STORE)
+        self.members.start()
+        self._keeper.start(self._degraded.returning())
+        if absence:
+            self._keeper.absent(absence)
         self.jobs.start()
-        path = CallPath(Gate(self.store), self._acceptance, self._emit, time.monotonic)
+        path = CallPath(
+            Gate(self.store, self._keeper, self._local, timeout_ms=self._store_settings.timeout_ms),
+            self._acceptance,
+            self._emit,
+            time.monotonic,
+        )
         known = Callers(self.config.gateway.callers, self._emit)
         pages = JobPages(self.jobs, self.desk, lambda: self._runner.vault, self._receipts, self._chores.kick)
         self._handler = Handler(self._site, known, path, self._ids, self._pages(), pages, self._emit)
@@ -170,7 +271,7 @@ class GatewayProcess:
         await self._chores.configure(self._site.works)
         self._in_force(self.config)
         sources = Sources(
-            look=self.store.look, look_queue=self.desk.look_queue, memory=self._memory, forecast=self._eta
+            look=self._look, look_queue=self.desk.look_queue, memory=self._memory, forecast=self._eta
         )
         self._watch = Watch(sources, self.metrics_of)
         self._watch.start()
@@ -184,8 +285,11 @@ class GatewayProcess:
             operations=lambda: self.config.operations,
             is_published=lambda name: is_published(self._client, self.config.gateway.cluster, name),
             look=self.store.look,
+            force=self.store.circuits.force,
             vault=lambda: self._runner.vault,
             now_us=self.store.clock.now_us,
+            replicas=self.members.listed,
+            removed=self.removed.names,
         )
         app = admin_app(
             self,
@@ -201,7 +305,10 @@ class GatewayProcess:
                 "callers_open", detail="no callers are configured: everybody may call every operation"
             )
         self._say.info(
-            "gateway_started", replica=self.replica, store=self._facts.name, listen=self.config.gateway.listen
+            "gateway_started",
+            replica=self.replica,
+            store=(self._facts or UNKNOWN_STORE).name,
+            listen=self.config.gateway.listen,
         )
 
     async def reload(self) -> str:
@@ -224,8 +331,11 @@ class GatewayProcess:
             new = load(self._folder, self._environ)
             refuse_what_needs_a_restart(self.config.gateway, new.gateway, self._folder)
             fresh = build_site(new, self.store)
+            self.members.says(new.version, new.operations)
+            await self.members.beat()  # whether it is in force now
             await self.store.publish(new.operations, new.version)
         except (ConfigError, StoreError, OSError) as exc:
+            self.members.says(self.config.version, self.config.operations)
             self._emit(ConfigLoaded(self.config.version, ok=False, detail=str(exc)))
             raise
         handler, old = self._handler, self._site
@@ -272,12 +382,16 @@ class GatewayProcess:
         if self._admin:
             await self._admin.stop()  # what it streams ends while the store is still there to be told
         await self.jobs.close()
+        await self.members.close()
+        await self._keeper.close()
+        await self._degraded.close()
         await self.store.close()
         await self._client.aclose()
         self._say.info("gateway_stopped", replica=self.replica, calls_broken_off=broken)
         return broken
 
     def _in_force(self, config: Config) -> None:
+        self._local.expected = config.gateway.replicas_expected
         self.metrics_of.configured(config.version, config.operations)
         described = document(config)
         self._document = orjson.dumps(described)
@@ -311,8 +425,9 @@ class GatewayProcess:
         }  # fmt: skip
 
     async def _list_operations(self) -> Page:
+        operations = self.config.operations
         found, queues = await asyncio.gather(
-            looks(list(self.config.operations), self.store.look),
+            looks(list(operations), self.store.look),
             looks(list(self.metrics_of.queues), self.desk.look_queue),
         )
         now_us = self.store.clock.now_us()
@@ -328,14 +443,20 @@ class GatewayProcess:
     async def is_ready(self) -> tuple[bool, str]:
         if self._handler is None:
             return False, "starting"
-        return (False, "draining") if self._handler.is_draining else (True, "ready")
+        if self._handler.is_draining:
+            return False, "draining"
+        works = self._site.works.values() if self._site else ()
+        if self._keeper.health.is_down and works and all(refuses_alone(work) for work in works):
+            return False, "the store cannot be used, and no operation goes on without it"
+        return True, "ready"
 
     async def is_started(self) -> bool:
         return self._handler is not None
 
     async def status(self) -> dict[str, Any]:
+        operations = self.config.operations
         found, queues = await asyncio.gather(
-            looks(list(self.config.operations), self.store.look),
+            looks(list(operations), self.store.look),
             looks(list(self.metrics_of.queues), self.desk.look_queue),
         )
         return {
@@ -351,8 +472,23 @@ class GatewayProcess:
             },
             "ready": (await self.is_ready())[1],
             "connections": self._listener.connections if self._listener else 0,
-            "operations": {name: status_of(look, queues.get(name)) for name, look in found.items()},
+            "replicas": membership_view(self.members),
+            "operations": {
+                name: status_of(operations[name], look, queues.get(name), self._now_us())
+                for name, look in found.items()
+            },
+            "removed": await self._removed(),
         }
+
+    async def _removed(self) -> dict[str, Any] | None:
+        """Operations that no file names any more, with their jobs; None when the store does not say."""
+        if self._keeper.health.is_down:
+            return None
+        try:
+            names = [name for name in await self.removed.names() if name not in self.config.operations]
+            return {name: queue_view(await self.desk.look_queue(name)) for name in names}
+        except StoreError:
+            return None
 
     # What the watch asks, and what follows from it.
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from breaker.cli.circuit import circuit_app
 from breaker.cli.config import config_app, config_folder
 from breaker.cli.dead import dead_app
 from breaker.cli.jobs import jobs_app
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(config_app)
 app.add_typer(ops_app)
+app.add_typer(circuit_app)
 app.add_typer(jobs_app)
 app.add_typer(dead_app)
 

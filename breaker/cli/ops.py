@@ -20,7 +20,7 @@ from breaker.cli.client import (
 )
 from breaker.cli.output import print_json, print_record, print_table
 
-HEADS = ("OPERATION", "OVERFLOW", "LIMITS", "SOURCE", "IN FLIGHT", "WAITING", "OLDEST", "RUNNING", "DEAD",
+HEADS = ("OPERATION", "OVERFLOW", "LIMITS", "SOURCE", "CIRCUIT", "IN FLIGHT", "WAITING", "OLDEST", "RUNNING", "DEAD",
          "UNKNOWN", "HELD")  # fmt: skip
 
 ops_app = typer.Typer(
@@ -132,19 +132,26 @@ def print_operation(found: dict[str, Any], *, as_json: bool) -> None:
 def row_of(operation: dict[str, Any]) -> list[Any]:
     """One line of the list; what the store does not say now is left open."""
     limits, use, queue = operation["limits"] or {}, operation["use"] or {}, operation["queue"]
+    circuit = operation["circuit"] or {}
     row = [
         operation["operation"], operation["overflow"], limits.get("in_force", {}).get("words"), limits.get("source"),
-        use.get("in_flight"),
+        circuit.get("state"), use.get("in_flight"),
     ]  # fmt: skip
     if queue is None:
         return [*row, use.get("waiting"), None, None, None, None, None]
     waiting = sum(queue["waiting"].values()) + queue["scheduled"]
     oldest_ms = max(queue["oldest_ms"].values(), default=0)
-    held = queue["held"]
     return [
         *row, waiting, in_words(oldest_ms), queue["running"], queue["dead"], queue["unknown"],
-        f"{held['state']} by {held['author']}: {held['reason']}" if held else None,
+        held_words(operation, queue["held"]),
     ]  # fmt: skip
+
+
+def held_words(operation: dict[str, Any], held: dict[str, Any] | None) -> str | None:
+    """Why its jobs wait, if they do."""
+    if operation.get("removed"):
+        return "removed: no file names it"
+    return f"{held['state']} by {held['author']}: {held['reason']}" if held else None
 
 
 def in_words(age_ms: int) -> str | None:

@@ -20,7 +20,7 @@ gobreaker, resilience4j and Polly; the quorum is ours.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from breaker.core.model import CLOCK_SKEW_US
+from breaker.core.model import CLOCK_SKEW_US, LEASE_US
 from breaker.core.quorum import CircuitTerms, Seen, trips
 from breaker.core.verdict import Policy
 
@@ -174,7 +174,9 @@ def probes_free(circuit: Circuit, terms: CircuitTerms, now_us: int) -> int:
     """Rule 5: how many more probes may start."""
     if circuit.state is not CircuitState.HALF_OPEN:
         return terms.probes  # its pause is over, and nobody has tried yet
-    under_way = sum(now_us < expiry for expiry in circuit.probes.values())
+    # A lease that ends later than any can was written before the clock went back: it does not count.
+    latest = now_us + LEASE_US + CLOCK_SKEW_US
+    under_way = sum(now_us < expiry <= latest for expiry in circuit.probes.values())
     return terms.probes - circuit.passed - under_way
 
 
@@ -257,11 +259,9 @@ def note_probes(circuit: Circuit, terms: CircuitTerms, report: Report, now_us: i
     """Rule 5; outcomes of probes that are not known (any more) say nothing."""
     if circuit.state is not CircuitState.HALF_OPEN:
         return
-    known = [(id_, end) for id_, end in report.probes if id_ in circuit.probes]
-    for id_, end in known:
-        del circuit.probes[id_]
-        circuit.passed += end is True
-    if any(end is False for _, end in known):
+    known = [end for id_, end in report.probes if circuit.probes.pop(id_, None) is not None]
+    circuit.passed += known.count(True)
+    if False in known:
         open_it(circuit, terms, Trigger.FAILED, now_us, report.draw)
     elif circuit.passed >= terms.probes:
         move(circuit, Trigger.PASSED, now_us)

@@ -10,7 +10,7 @@ One atomic step in the store, as admission is. What it answers is a start (the p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from breaker.core.errors import StoreError, StoreTimeoutError
 from breaker.core.events import JobAccepted, Listener
@@ -66,6 +66,7 @@ class Acceptance:
 
     Args:
         on_accepted: A call of this operation has become a job, since this limit had no room.
+        is_store_down: Nothing is asked then, and nothing promised.
 
     """
 
@@ -77,6 +78,7 @@ class Acceptance:
         receipts: Receipts,
         emit: Listener,
         on_accepted: Callable[[str, Policy | None], None],
+        is_store_down: Callable[[], bool],
     ) -> None:
         self.vault = vault
         self._jobs, self._desk, self._receipts, self._emit, self._on_accepted = (
@@ -87,6 +89,7 @@ class Acceptance:
             on_accepted,
         )
         self._clock = jobs.capacity.clock
+        self._is_store_down = is_store_down
 
     async def decide(self, call: Call, now: float) -> Answer:
         """
@@ -96,8 +99,16 @@ class Acceptance:
             now: Loop seconds.
 
         """
+        if self._is_store_down():
+            return degraded(
+                "the store cannot be used, and nothing is queued without it; nothing was executed"
+            )
         wait_s = self._wait_s(call, now)
         offer = call.offer = self._offer(call, watches=wait_s > 0)
+        # Our circuit alone is open: others take it from the queue.
+        is_alone = self._jobs.capacity.circuits.bars_here(call.work.operation.name) is not None
+        if is_alone:
+            offer = call.offer = replace(offer, is_async=True, wakes_others=True)
         if wait_s > 0:
             self._jobs.expect_end(offer.job)
         verdict: Accepted | None = None
@@ -112,6 +123,8 @@ class Acceptance:
         finally:
             if wait_s > 0 and not (isinstance(verdict, Queued) and not verdict.is_known):
                 self._jobs.forget_end(offer.job)
+        if isinstance(verdict, Queued) and is_alone and not call.wishes.is_async and verdict.why is None:
+            verdict = replace(verdict, why=Policy.CIRCUIT)
         if isinstance(verdict, Queued):
             return await self._queued(call, offer, verdict, wait_s)
         if isinstance(verdict, KeptResult):

@@ -79,6 +79,7 @@ class Forwarding:
             if attempt.is_repeatable and call.sent_body is None:
                 await self._have_body(call, attempt)
             response = await self._send(call, attempt)
+            ended.took_us = int((self._now() - attempt.started) * 1e6)
             if response.stream is not None and attempt.is_repeatable:
                 response = await held_back(attempt, response)
             attempt.response = response

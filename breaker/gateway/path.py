@@ -100,8 +100,8 @@ class Path:
         work, lane = call.work, call.work.lane
         if until <= now:
             return Refusal(kind=Kind.DEADLINE, detail="the deadline came before the call could be decided")
-        if not work.is_limited:
-            return Admitted()
+        if self._gate.is_free(work):
+            return Admitted(generation=lane.generation)
         # A turn that comes when the caller has no time left for the work itself is worse than a refusal.
         wait_s = min(work.wait_s, until - now - lane.service_us / 1e6)
         ask = call.ask = Ask(

@@ -79,7 +79,9 @@ def work_of(operation: Operation, pool: Pool, lane: Lane, *, cookies: bool) -> W
         contract=Contract(operation.contract) if operation.contract is not None else None,
         pool=pool,
         lane=lane,
-        is_limited=not capacity.is_unlimited or operation.queue is not None,
+        is_limited=not capacity.is_unlimited
+        or operation.queue is not None
+        or operation.slow_down is SlowDown.TENANT,
         knows_tenants=capacity.per_tenant is not None
         or bool(capacity.tenants)
         or operation.slow_down is SlowDown.TENANT,

@@ -8,8 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from breaker.core.errors import StoreError
-from breaker.store.connection import translated
+from breaker.store.connection import as_ours
 from breaker.store.keys import audit_key
 
 ENTRIES_MAX = 10_000
@@ -47,8 +46,3 @@ class Audit:
             {"id": id_.decode()} | {name.decode(): value.decode() for name, value in fields.items()}
             for id_, fields in found
         ]
-
-
-def as_ours(exc: Exception) -> StoreError:
-    ours = translated(exc)
-    return ours if isinstance(ours, StoreError) else StoreError(str(exc))

@@ -6,27 +6,52 @@ by one timer per replica. What goes wrong is a StoreError, and nothing else.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from breaker.core.circuit import CircuitState
 from breaker.core.errors import StoreError, StoreResetError
 from breaker.core.events import Event, LeasesLost, Listener, StoreFailed
 from breaker.core.model import LEASE_US, RENEW_US, Limits, Operation, StoreSettings
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
+from breaker.store.circuits import Circuits
 from breaker.store.clock import StoreClock
 from breaker.store.coalescer import Coalescer
-from breaker.store.connection import Line
 from breaker.store.ending import end
-from breaker.store.lane import Lane, SettleItem
+from breaker.store.lane import CIRCUIT_STATES, Lane, SettleItem
 from breaker.store.policy import limits_of, publish_arguments, terms_of
 from breaker.store.scripts import load_scripts
+from breaker.store.steward import Standing, Stewardship
+from breaker.store.topology import make_line
 from breaker.store.wake import WakeListener
 
 RENEW_BATCH = 500
 REFRESH_S = 6 * 3_600.0  # calendars are published again this often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitLook:
+    """
+    A circuit, now.
+
+    Attributes:
+        since_us: When it came into this state; 0 when it never moved.
+        until_us: When a pause is over, or a person's word ends; 0: not by itself.
+        author, reason: Of the person who forced it; else empty.
+        pause_until_us: Until when the downstream asked for time.
+
+    """
+
+    state: CircuitState = CircuitState.CLOSED
+    generation: int = 0
+    since_us: int = 0
+    until_us: int = 0
+    author: str = ""
+    reason: str = ""
+    pause_until_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +60,8 @@ class Look:
     An operation's numbers over all replicas, now.
 
     Attributes:
-        limits: In force; `source` says whether from file, schedule or override.
+        limits: In force, after adapting and while a ramp rises; `stated`: before that; `source` says whether from
+            file, schedule or override.
         configured: As the file states them.
         in_use: Slots held. waiting: Calls in line.
         started, wanted: Cost that started, and that asked, since the store began to count.
@@ -55,6 +81,8 @@ class Look:
     service_us: int
     quota_limit: int | None
     quota_used: int
+    stated: Limits = Limits()
+    circuit: CircuitLook = field(default_factory=CircuitLook)
 
 
 class CapacityStore:
@@ -66,27 +94,39 @@ class CapacityStore:
         self.clock = StoreClock()
         self.replica = replica
         self.coalescer = Coalescer(
-            Line(settings, scripts), self.clock, scripts,
+            make_line(settings, scripts), self.clock, scripts,
             cluster=cluster, replica=replica, timeout_ms=settings.timeout_ms, emit=self._on_event,
         )  # fmt: skip
         self.coalescer.on_clock_jump = self._renew_soon
+        self.circuits = Circuits(self.coalescer, self.clock, replica=replica, emit=self._emit)
         self.wakes = WakeListener(settings, cluster=cluster, replica=replica, lanes=self.coalescer.lanes)
+        self.wakes.on_circuit = self.circuits.heard
         self._operations: Mapping[str, Operation] = {}
         self._version = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._renew_now = asyncio.Event()
         self._publish_now = asyncio.Event()
         self._is_half_published = False
+        self.standing: Callable[[], Standing] | None = None  # without others, what we publish holds
 
-    async def start(self, operations: Mapping[str, Operation], version: str) -> None:
+    async def start(
+        self, operations: Mapping[str, Operation], version: str, *, is_needed: bool = True
+    ) -> None:
         """
         Publish the limits, and begin to listen and to renew.
+
+        Args:
+            is_needed: Else it may be away: what it did not take is published when it is there.
 
         Raises:
             StoreError: The store did not take the limits.
 
         """
-        await self.publish(operations, version)
+        self.circuits.configure(operations)
+        if is_needed:
+            await self.publish(operations, version)
+        else:
+            self._operations, self._version, self._is_half_published = operations, version, True
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self.wakes.run()),
@@ -95,13 +135,21 @@ class CapacityStore:
         ]
 
     async def publish(
-        self, operations: Mapping[str, Operation], version: str, *, renews: bool = False
+        self,
+        operations: Mapping[str, Operation],
+        version: str,
+        *,
+        renews: bool = False,
+        term: int | None = None,
     ) -> None:
         """
         Tell the scripts what the files say; replaces what they said before, keeps live overrides.
 
+        While another version is in force, only what nobody has published is.
+
         Args:
             renews: Only bring calendars up to date, unless another version is published by now.
+            term: Of the steward that does so; refused when the store has seen a later one.
 
         Raises:
             StoreError: Not all of it was taken; what was published before will be again.
@@ -110,13 +158,24 @@ class CapacityStore:
         if not self.clock.is_set:
             await self.coalescer.connect()
         now_us = self.clock.now_us()
+        standing = self.standing() if self.standing else None
+        is_ours = standing is None or standing.is_in_force
+        guards = {"edition": standing.edition} if standing and is_ours else {}
+        if term is not None:
+            guards["term"] = term
         try:
             await asyncio.gather(
                 *(
                     self.coalescer.run(
                         self.lane(name),
                         "publish",
-                        *publish_arguments(terms_of(operation, now_us), version, renews=renews),
+                        *publish_arguments(
+                            terms_of(operation, now_us),
+                            version,
+                            renews=renews,
+                            only_missing=not is_ours,
+                            guards=guards,
+                        ),
                     )
                     for name, operation in operations.items()
                 )
@@ -127,6 +186,37 @@ class CapacityStore:
             raise
         self._is_half_published = False
         self._operations, self._version = operations, version
+        self.circuits.configure(operations)
+
+    async def republish(self) -> None:
+        """
+        Bring back what the files said last, unless another version is published by now.
+
+        Raises:
+            StoreError: Not all of it was taken.
+
+        """
+        await self.publish(self._operations, self._version, renews=not self._is_half_published)
+
+    def publish_soon(self) -> None:
+        """What holds has changed: publish all again, off the caller's path."""
+        self._is_half_published = True
+        self._publish_now.set()
+
+    async def renew_calendars(self, stewardship: Stewardship) -> None:
+        """
+        A chore of the steward: calendars reach only 60 days ahead.
+
+        Raises:
+            StoreError: Not all of it was taken.
+
+        """
+        await self.publish(self._operations, self._version, renews=True, term=stewardship.term)
+
+    def restore_soon(self) -> None:
+        """The store has forgotten what it knew: publish all again, and register the leases that we hold."""
+        self._publish_now.set()
+        self._renew_soon()  # calls that run must count before others start
 
     def lane(self, operation: str) -> Lane:
         return self.coalescer.lane(operation)
@@ -194,24 +284,30 @@ class CapacityStore:
             StoreError: They cannot be had now.
 
         """
-        reply = await self.coalescer.run(self.lane(operation), "look", b"")
+        lane = self.lane(operation)
+        reply = await self.coalescer.run(lane, "look", b"")
+        lane.heard_circuit(reply[15], reply[14], moved=False)
         texts: list[Any] = [part.decode() if isinstance(part, bytes) else part for part in reply]
         return Look(
             limits=limits_of(texts[2]), configured=limits_of(texts[3]), version=texts[4], in_use=texts[5],
             waiting=texts[6], started=int(texts[7]), wanted=int(texts[8]), service_us=int(texts[9]),
             quota_limit=None if texts[10] < 0 else texts[10], quota_used=texts[11], source=texts[12],
+            stated=limits_of(texts[13]),
+            circuit=CircuitLook(
+                state=CIRCUIT_STATES[texts[14]], generation=texts[15], since_us=int(texts[16]), until_us=int(texts[17]),
+                author=texts[18], reason=texts[19], pause_until_us=int(texts[20]),
+            ),
         )  # fmt: skip
 
     async def close(self) -> None:
         """Give back what is left to give back, and hang up."""
         await end(self._tasks)
+        await self.circuits.close()
         await self.coalescer.close()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StoreFailed) and event.kind == StoreResetError.kind:
-            # Flushed, or another instance: it was said aloud; what the files say is published again.
-            self._publish_now.set()
-            self._renew_soon()  # calls that run must count before others start
+            self.restore_soon()  # flushed, or another instance: it was said aloud
         self._emit(event)
 
     def _renew_soon(self) -> None:
@@ -250,12 +346,12 @@ class CapacityStore:
             self._emit(LeasesLost(lane.operation, reply[2]))
 
     async def _keep_published(self) -> None:
-        """Calendars reach 60 days ahead; what was lost is published again."""
+        """What was lost, or holds from now on, is published; without a steward that does so, also calendars."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(REFRESH_S):
+                async with asyncio.timeout(REFRESH_S if self.standing is None else None):
                     await self._publish_now.wait()
             self._publish_now.clear()
             with suppress(StoreError):
-                await self.publish(self._operations, self._version, renews=not self._is_half_published)
+                await self.republish()
             await asyncio.sleep(1.0)  # a store that forgets again and again is not hammered

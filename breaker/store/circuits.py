@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from breaker.core.circuit import (
     Circuit,
@@ -23,6 +24,7 @@ from breaker.core.circuit import (
     note_probes,
     on_probe,
     open_it,
+    probes_free,
 )
 from breaker.core.errors import StoreError
 from breaker.core.events import CircuitMoved, CircuitSeen, Listener, LoneReplica, Result, SlowedDown
@@ -41,6 +43,14 @@ SAYS_NOTHING = frozenset({Result.ABANDONED})  # of the downstream
 FAILURES = frozenset({Result.CONNECT_ERROR, Result.TIMEOUT, Result.SERVER_ERROR})
 STRESS = frozenset({Result.SLOW_DOWN, Result.TIMEOUT})
 DRAWS = 1_000
+
+
+class ByHand(StrEnum):
+    """What a person says to a circuit; words of force.lua."""
+
+    FORCED_OPEN = "forced-open"
+    DISABLED = "disabled"
+    AUTOMATIC = "automatic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +85,8 @@ class Post:
         alone: A circuit of our own, which opens when we are alone with what we see.
         told: The window as it was told last; a change is told again.
         probes, pauses, pause_us, stress: What the next report says.
+        began: The state in which this generation began: what ends by time is another one before it moves.
+        before, why: That of the generation before, and why it ended.
 
     """
 
@@ -89,6 +101,9 @@ class Post:
     pause_us: int = 0
     stress: int = 0
     is_telling: bool = False
+    began: CircuitState = CircuitState.CLOSED
+    before: CircuitState = CircuitState.CLOSED
+    why: str = ""
 
     @property
     def is_alone(self) -> bool:
@@ -129,6 +144,8 @@ class Circuits:
             elif post.window.window_us != window_us:
                 post.window = Window(window_us=window_us, generation=post.window.generation)
             post.operation, post.terms = operation, terms
+            if terms is None and post.is_alone:
+                self._join(post, "it has no circuit any more")
 
     # Before a start.
 
@@ -143,15 +160,18 @@ class Circuits:
     def room_here(self, operation: str, most: int) -> int:
         """How many may start here at once, at most `most`: while we try by ourselves, only probes."""
         post = self._posts.get(operation)
-        if post is None or post.terms is None or not post.is_alone:
+        if post is None or post.terms is None or post.terms.is_shadow or not post.is_alone:
             return most
-        if bars(post.alone, post.terms, self._clock.now_us()):
+        now_us = self._clock.now_us()
+        if bars(post.alone, post.terms, now_us):
             return 0
-        return min(most, post.terms.probes - post.alone.passed - len(post.alone.probes))
+        return min(most, probes_free(post.alone, post.terms, now_us))
 
     def is_barred(self, lane: Lane) -> bool:
         """Whether the store must be asked also for an operation without limits: its circuit may not be closed."""
-        return lane.circuit not in (CircuitState.CLOSED, CircuitState.DISABLED)
+        if lane.circuit not in (CircuitState.CLOSED, CircuitState.DISABLED):
+            return True
+        return lane.paused_us > 0 and lane.paused_us > self._clock.now_us()
 
     def began(self, operation: str, id_: str) -> None:
         """Something starts: while we try by ourselves, it is a probe of ours."""
@@ -192,6 +212,24 @@ class Circuits:
                 return
         self._tell_soon(post)
 
+    def report_of(self, operation: str, call: CallEnd, generation: int) -> Report | None:
+        """What we see, for a circuit that this replica runs by itself while the store is away."""
+        post = self._posts.get(operation)
+        if post is None or post.terms is None:
+            return None
+        asked_us = call.retry_after_us if call.result is Result.SLOW_DOWN else None
+        return Report(
+            replica=self._replica, generation=generation, seen=post.window.seen(self._clock.now_us()),
+            stress=int(call.result in STRESS),
+            pause_us=min(asked_us or 0, post.operation.slow_down_max_ms * 1_000),
+            probes=((call.id, outcome_of(call, is_failure=call.result in FAILURES)),), draw=draw(),
+        )  # fmt: skip
+
+    def begin_anew(self, operation: str) -> None:
+        """That circuit has moved: what was counted before is not looked at."""
+        if post := self._posts.get(operation):
+            post.window.restart(post.window.generation)
+
     def _note_pause(self, post: Post, call: CallEnd) -> None:
         if call.result in STRESS:
             post.stress += 1
@@ -201,14 +239,14 @@ class Circuits:
         is_tenants = post.operation.slow_down == "tenant" and call.tenant
         if not is_tenants:
             post.pause_us = max(post.pause_us, asked_us)
+            post.lane.paused_us = max(post.lane.paused_us, self._clock.now_us() + asked_us)
         elif len(post.pauses) < PENDING_MAX:
             post.pauses[call.tenant] = max(post.pauses.get(call.tenant, 0), asked_us)
         self._emit(SlowedDown(post.lane.operation, call.tenant if is_tenants else "", asked_us / 1e6))
         self._tell_now(post)
 
     def _note_probe(self, post: Post, call: CallEnd, *, is_failure: bool, now_us: int) -> None:
-        # What a caller does wrong shows all the same that the downstream answers.
-        outcome = None if call.result in SAYS_NOTHING or call.result is Result.SLOW_DOWN else not is_failure
+        outcome = outcome_of(call, is_failure=is_failure)
         if call.is_probe or post.lane.circuit is CircuitState.HALF_OPEN:
             if len(post.probes) < PENDING_MAX:
                 post.probes[call.id] = outcome
@@ -220,13 +258,17 @@ class Circuits:
             note_probes(post.alone, post.terms, report, now_us)
             self._come_back(post)
 
+    def _join(self, post: Post, why: str) -> None:
+        """We go by what all replicas see, as before."""
+        post.alone = Circuit()
+        self._emit(LoneReplica(post.lane.operation, is_lone=False, detail=why))
+
     def _come_back(self, post: Post) -> None:
         """Probes of our own may have succeeded."""
         if post.is_alone:
             return
-        post.alone = Circuit()
+        self._join(post, "probes of this replica succeed")
         post.window.restart(post.window.generation)
-        self._emit(LoneReplica(post.lane.operation, is_lone=False, detail="probes of this replica succeed"))
         if post.lane.on_jobs:
             post.lane.on_jobs()
 
@@ -255,9 +297,12 @@ class Circuits:
     def _tell_all(self) -> None:
         self._timer = None
         now_us = self._clock.now_us()
-        for post in list(self._dirty.values()):
-            if post.has_news or changed(post.told, post.window.seen(now_us)):
+        for name, post in list(self._dirty.items()):
+            seen = post.window.seen(now_us)
+            if post.has_news or changed(post.told, seen):
                 self._tell_now(post)
+            elif not seen.calls:
+                del self._dirty[name]
         if self._dirty:
             # What was counted grows old, and that is news as well.
             shortest_us = min(post.window.window_us for post in self._dirty.values())
@@ -288,12 +333,15 @@ class Circuits:
             post.is_telling = False
         post.told = seen
         post.lane.heard_circuit(reply[3], reply[2], moved=reply[4] == 1)
+        post.lane.paused_us = int(reply[8])
         if reply[5]:
             self._stand_alone(post, seen)
-        if not seen.calls and not post.has_news:
-            self._dirty.pop(post.lane.operation, None)
+        if post.probes or post.pauses or post.pause_us:
+            self._tell_now(post)  # it came while we told
         elif post.has_news:
             self._tell_soon(post)
+        elif not seen.calls:
+            self._dirty.pop(post.lane.operation, None)
 
     def _stand_alone(self, post: Post, seen: Seen) -> None:
         """Rule 2."""
@@ -302,6 +350,33 @@ class Circuits:
         open_it(post.alone, post.terms, Trigger.FAILING, self._clock.now_us(), draw())
         detail = f"{seen.failed} of {seen.calls} calls failed here and {seen.slow} were slow; other replicas do not see that"
         self._emit(LoneReplica(post.lane.operation, is_lone=True, detail=detail))
+
+    # By hand.
+
+    async def force(
+        self, operation: str, word: ByHand, until_us: int, author: str, reason: str
+    ) -> tuple[CircuitState, CircuitState]:
+        """
+        A person opens or closes a circuit, or hands it back; that holds for all replicas at once.
+
+        Args:
+            until_us: When that ends by itself; 0: when it is handed back.
+
+        Returns:
+            The state before, and the one after: the same when there was nothing to hand back.
+
+        Raises:
+            StoreError: It is not known whether that was done.
+
+        """
+        lane = self._coalescer.lane(operation)
+        reply = await self._coalescer.run(lane, "force", b"", word, until_us, author, reason)
+        was, now = CIRCUIT_STATES[reply[5]], CIRCUIT_STATES[reply[2]]
+        if reply[4]:
+            # Told here, because only here it is known who did it and why.
+            self._emit(CircuitMoved(operation, was, now, reply[3], f"{author}: {reason}"))
+        lane.heard_circuit(reply[3], reply[2], moved=False)
+        return was, now
 
     # Hearing of it.
 
@@ -314,13 +389,14 @@ class Circuits:
     def _on_state(self, post: Post, was: CircuitState, *, moved: bool) -> None:
         lane = post.lane
         if lane.generation != post.window.generation:
-            detail = self._why(post, lane.circuit)
+            post.before, post.began = post.began, lane.circuit
+            post.why = self._why(post, lane.circuit)
             post.window.restart(lane.generation)
             post.told = Seen()
-            if lane.circuit is not CircuitState.CLOSED:
-                post.alone = Circuit()  # what all see is no longer ours alone
-            if moved:
-                self._emit(CircuitMoved(lane.operation, was, lane.circuit, lane.generation, detail))
+            if lane.circuit is not CircuitState.CLOSED and post.is_alone:
+                self._join(post, "all replicas see it by now")
+        if moved:  # the channel of all may have told us before the answer did
+            self._emit(CircuitMoved(lane.operation, post.before, lane.circuit, lane.generation, post.why))
         if lane.circuit is not was:
             self._emit(CircuitSeen(lane.operation, lane.circuit))
             if lane.on_jobs:
@@ -328,10 +404,10 @@ class Circuits:
 
     def _why(self, post: Post, state: CircuitState) -> str:
         if state is CircuitState.OPEN:
+            if post.before is CircuitState.HALF_OPEN:
+                return "a probe failed"
             seen = post.window.seen(self._clock.now_us())
-            if seen.calls:
-                return f"here {seen.failed} of {seen.calls} calls failed, {seen.slow} were slow"
-            return "a probe failed"
+            return f"here {seen.failed} of {seen.calls} calls failed, {seen.slow} were slow"
         return {CircuitState.HALF_OPEN: "the pause is over", CircuitState.CLOSED: "probes succeed"}.get(
             state, ""
         )
@@ -345,10 +421,15 @@ class Circuits:
 WORDS = {True: "ok", False: "failed", None: "gone"}  # of report.lua
 
 
+def outcome_of(call: CallEnd, *, is_failure: bool) -> bool | None:
+    """What a probe says: what a caller does wrong shows all the same that the downstream answers."""
+    return None if call.result in SAYS_NOTHING or call.result is Result.SLOW_DOWN else not is_failure
+
+
 def draw() -> int:
     """Chance in permille, so that replicas and operations spread."""
     return random.randrange(DRAWS)  # noqa: S311 - no secret
 
 
 def changed(told: Seen, now: Seen) -> bool:
-    return (told.calls, told.failed, told.slow) != (now.calls, now.failed, now.slow)
+    return (told.calls, told.failed, told.slow, told.streak) != (now.calls, now.failed, now.slow, now.streak)

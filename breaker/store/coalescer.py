@@ -19,7 +19,7 @@ from breaker.core.model import CLOCK_SKEW_US
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.clock import StoreClock, monotonic_us
-from breaker.store.connection import Command, Line
+from breaker.store.connection import Command
 from breaker.store.job_parts import AcceptPart, AckPart, KeepPart, LeasePart, RevokePart, take_bytes
 from breaker.store.keys import Keys, wake_prefix
 from breaker.store.lane import (
@@ -34,6 +34,7 @@ from breaker.store.lane import (
 )
 from breaker.store.parts import AskPart, GrantPart, OtherPart, SettlePart, WithdrawPart
 from breaker.store.scripts import Script
+from breaker.store.topology import AnyLine
 
 PENDING_MAX = 10_000  # calls that may stand before the store; more is refused at once
 LANES_MAX = 64  # operations in one round trip
@@ -67,7 +68,7 @@ class Coalescer:
 
     def __init__(
         self,
-        line: Line,
+        line: AnyLine,
         clock: StoreClock,
         scripts: dict[str, Script],
         *,
@@ -108,7 +109,14 @@ class Coalescer:
             StoreError: It cannot be made.
 
         """
-        self._clock_known(await self._line.open())
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._line.open())
+        opening = self._opening
+        try:
+            self._clock_known(await asyncio.shield(opening))
+        finally:
+            if self._opening is opening and opening.done():
+                self._opening = None
 
     def lane(self, operation: str) -> Lane:
         """The operation's place in round trips; made at its first use."""

@@ -1,8 +1,8 @@
 """
-Connections to the store: standalone, unix socket or TLS, with our own deadlines.
+Connections to the store: whole batches of commands on one connection, and a client for rare commands.
 
-redis-py's defaults retry ten times, also after a timeout, so that a command can run twice and a
-call can hang for a minute. Here nothing is retried, and every exchange has one deadline.
+Nothing is retried, and every exchange has one deadline. One server, a socket of this machine or the
+primary that sentinels name: one `Line`. For a Cluster see `cluster_line.py`.
 """
 
 import asyncio
@@ -13,59 +13,48 @@ from typing import Any
 
 import hiredis
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from breaker.core.errors import StartError, StoreError, StoreRefusedError, StoreTimeoutError
+from breaker.core.errors import StoreError, StoreRefusedError, StoreTimeoutError
 from breaker.core.model import StoreSettings
+from breaker.store.address import Topology, address_of
 from breaker.store.clock import monotonic_us
+from breaker.store.cluster_client import ClusterClient
+from breaker.store.pools import OPEN_S, found_pool, open_pool
 from breaker.store.scripts import Script
-
-OPEN_S = 2.0  # to connect, authenticate and load the scripts
+from breaker.store.sentinel import Sentinels
 
 Command = tuple[str | bytes | int, ...]
 
 
-def open_pool(settings: StoreSettings) -> ConnectionPool:
+def open_client(settings: StoreSettings, timeout_ms: int = 2_000) -> Redis:
     """
-    A factory of connections for this address.
+    A plain client for start-up checks and rare commands; same rules, a longer deadline.
+
+    In a Cluster each command goes to the node that has its key, one without a key (PING, SUBSCRIBE) to
+    any node that answers, and pipelines are not for it.
 
     Raises:
         StartError: The address cannot be understood.
 
     """
-    try:
-        options: dict[str, Any] = dict(parse_url(settings.url))
-    except ValueError as exc:
-        raise StartError(f"store url {settings.url!r}: {exc}") from exc
-    connection_class: type[AbstractConnection] | None = options.pop("connection_class", None)
-    if settings.username:
-        options["username"] = settings.username
-    if settings.password:
-        options["password"] = settings.password
-    if connection_class and issubclass(connection_class, SSLConnection) and settings.ca_file:
-        options["ssl_ca_certs"] = settings.ca_file
-    if connection_class:
-        options["connection_class"] = connection_class
-    return ConnectionPool(
-        **options,
-        protocol=2,
-        socket_connect_timeout=OPEN_S,
-        socket_timeout=None,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_timeout=False,
-        health_check_interval=0,
-    )
+    address = address_of(settings)
+    if address.topology is Topology.CLUSTER:
+        return ClusterClient(settings, address, timeout_ms / 1_000)
+    return Redis.from_pool(
+        _primary_pool(settings, timeout_ms / 1_000)
+    )  # the client owns it: closing one closes both
 
 
-def open_client(settings: StoreSettings, timeout_ms: int = 2_000) -> Redis:
-    """A plain client for start-up checks and rare commands; same rules, a longer deadline."""
-    pool = open_pool(settings)
-    pool.connection_kwargs["socket_timeout"] = timeout_ms / 1_000
-    return Redis.from_pool(pool)  # the client owns it: closing one closes both
+def _primary_pool(settings: StoreSettings, timeout_s: float | None = None) -> ConnectionPool:
+    """Connections to the one server that decides: the URL's own, or the one that the sentinels name."""
+    address = address_of(settings)
+    if address.topology is Topology.SENTINEL:
+        find = Sentinels(settings, address).find_primary
+        return found_pool(settings, address, find, must_be_primary=True, timeout_s=timeout_s)
+    return open_pool(settings, timeout_s=timeout_s)
 
 
 class Line:
@@ -76,7 +65,7 @@ class Line:
     """
 
     def __init__(self, settings: StoreSettings, scripts: dict[str, Script]) -> None:
-        self._pool = open_pool(settings)
+        self._pool = _primary_pool(settings)
         self._seconds = settings.timeout_ms / 1_000
         self._scripts = scripts
         self._connection: AbstractConnection | None = None
@@ -130,20 +119,11 @@ class Line:
             StoreError: The connection broke; likewise.
 
         """
-        connection = self._connection
-        if connection is None:
+        if self._connection is None:
             raise StoreError("there is no connection to the store")
         try:
             async with asyncio.timeout(self._seconds):
-                replies = await self._exchange(connection, commands)
-                if any(isinstance(reply, NoScriptError) for reply in replies):
-                    # The script cache is empty (restart): what was refused so did not run.
-                    await self._load_scripts(connection)
-                    again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                    for at, reply in zip(
-                        again, await self._exchange(connection, [commands[at] for at in again]), strict=True
-                    ):
-                        replies[at] = reply
+                replies = await self.answers(commands)
             if any(isinstance(reply, ReadOnlyError) for reply in replies):
                 await self.close()  # a primary no more: its name may lead to the new one by now
             return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
@@ -151,6 +131,26 @@ class Line:
             # Also when cancelled: replies that nobody reads would answer the next batch.
             await self.close()
             raise translated(exc) from exc
+
+    async def answers(self, commands: Sequence[Command]) -> list[Any]:
+        """
+        The same without a deadline, and with redis-py's exceptions, in their places and raised.
+
+        Whoever calls bounds the time, and closes the line when this does not return.
+        """
+        connection = self._connection
+        if connection is None:
+            raise StoreError("there is no connection to the store")
+        replies = await self._exchange(connection, commands)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            # The script cache is empty (restart): what was refused so did not run.
+            await self._load_scripts(connection)
+            again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            for at, reply in zip(
+                again, await self._exchange(connection, [commands[at] for at in again]), strict=True
+            ):
+                replies[at] = reply
+        return replies
 
     async def _exchange(self, connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
         packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
@@ -185,3 +185,9 @@ def translated(exc: BaseException) -> BaseException:
             return StoreError(f"the store cannot be reached: {exc}")
         case _:
             return exc
+
+
+def as_ours(exc: Exception) -> StoreError:
+    """What a client for rare commands raised, as a StoreError."""
+    ours = translated(exc)
+    return ours if isinstance(ours, StoreError) else StoreError(str(exc))

@@ -20,11 +20,12 @@ from breaker.core.verdict import Admitted
 from breaker.store.capacity import CapacityStore
 from breaker.store.checks import StoreFacts
 from breaker.store.coalescer import Coalescer
-from breaker.store.connection import Command, Line
+from breaker.store.connection import Command
 from breaker.store.ending import end
 from breaker.store.job_parts import back
 from breaker.store.lane import KeepItem, Lane
 from breaker.store.scripts import load_scripts
+from breaker.store.topology import make_line
 
 EXTEND_BATCH = 500
 REACH_MS = 500  # how long a write may take to reach disks and replicas before it is short
@@ -129,7 +130,7 @@ class JobStore:
         scripts = load_scripts()
         patient = replace(self._settings, timeout_ms=self._settings.timeout_ms + 2 * REACH_MS + 100)
         self._checked = Coalescer(
-            Line(patient, scripts), self.capacity.clock, scripts, cluster=self._cluster,
+            make_line(patient, scripts), self.capacity.clock, scripts, cluster=self._cluster,
             replica=self.replica, timeout_ms=self._settings.timeout_ms, emit=self._emit, after=tuple(after),
         )  # fmt: skip
 

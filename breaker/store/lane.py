@@ -114,6 +114,7 @@ class Lane:
         asked, heard: Numbers of its last question for jobs, and of the last whose answer came.
         on_jobs: Told when what was given back may let a waiting job start.
         circuit, generation: State of the operation's circuit, and how often it moved, as last heard.
+        paused_us: Until when the downstream asked for time, as last heard.
         on_circuit: Told when that changes: the state before, and whether a step of ours moved it.
         running: Jobs of this replica: id -> (attempt, tenant, slot, when leased or renewed, loop seconds).
 
@@ -145,12 +146,13 @@ class Lane:
     running: dict[str, tuple[int, str, str, float]] = field(default_factory=dict)
     circuit: CircuitState = CircuitState.CLOSED
     generation: int = 0
+    paused_us: int = 0
     on_circuit: Callable[[CircuitState, bool], None] | None = None
 
     def heard_circuit(self, generation: int, code: int, *, moved: bool) -> None:
         """What a reply says of the operation's circuit."""
         state, was = CIRCUIT_STATES[code], self.circuit
-        if state is was and generation == self.generation:
+        if state is was and generation == self.generation and not moved:
             return
         self.circuit, self.generation = state, generation
         if self.on_circuit:

@@ -8,7 +8,7 @@ without a policy means that the store was emptied, and that sets off alarms.
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from breaker.store.audit import as_ours
+from breaker.store.connection import as_ours
 from breaker.store.keys import Keys
 
 

@@ -14,18 +14,20 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from breaker.core.errors import ConfigError, StoreError
-from breaker.core.model import Operator
+from breaker.core.model import Operation, Operator
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook
+from breaker.web.admin_circuit import Circuits
 from breaker.web.admin_controls import Controls
 from breaker.web.admin_dead import DeadLetters
 from breaker.web.admin_jobs import Jobs
 from breaker.web.admin_operations import Operations
 from breaker.web.admin_pass_on import pass_on
 from breaker.web.admin_problems import problems
+from breaker.web.admin_replicas import replicas_page
 from breaker.web.admin_reply import as_json
 from breaker.web.admin_stream import STOPPING
-from breaker.web.admin_views import queue_view
+from breaker.web.admin_views import circuit_view, queue_view
 from breaker.web.operators import LOOPBACK, only_operators
 
 __all__ = ["LOOPBACK", "AdminListener", "Process", "admin_app", "looks", "status_of"]
@@ -108,7 +110,13 @@ def admin_app(
     by_hand.router.add_post("/reload", reloading(process))
     if controls:
         by_hand.add_routes(
-            [*Operations(controls).routes(), *Jobs(controls).routes(), *DeadLetters(controls).routes()]
+            [
+                *Operations(controls).routes(),
+                *Circuits(controls).routes(),
+                *Jobs(controls).routes(),
+                *DeadLetters(controls).routes(),
+                web.get("/replicas", replicas_page(controls)),
+            ]
         )
     elif workers:
         by_hand.router.add_route("*", "/{rest:.*}", pass_on(workers))
@@ -138,9 +146,14 @@ def reloading(process: Process) -> Callable[[web.Request], Awaitable[web.Respons
     return reload
 
 
-def status_of(look: Look | None, queue: QueueLook | None) -> dict[str, Any] | None:
+def status_of(
+    operation: Operation, look: Look | None, queue: QueueLook | None, now_us: int
+) -> dict[str, Any] | None:
     """An operation's numbers as JSON, `queue` null when it has none; None when the store cannot be read."""
-    return {**asdict(look), "queue": queue_view(queue) if queue else None} if look else None
+    if look is None:
+        return None
+    circuit = circuit_view(look.circuit, operation.circuit.mode, now_us)
+    return {**asdict(look), "circuit": circuit, "queue": queue_view(queue) if queue else None}
 
 
 class AdminListener:

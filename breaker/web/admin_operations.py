@@ -4,6 +4,7 @@ Operations by hand: how each stands, and pause, drain and resume.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -68,18 +69,31 @@ class Operations:
             *(self._looks(name, operation) for name, operation in operations.items())
         )
         rows = [
-            operation_view(name, operation, *found)
+            self._view(name, operation, *found) | {"removed": False}
             for (name, operation), found in zip(operations.items(), looks, strict=True)
         ]
-        return as_json({"operations": rows})
+        return as_json({"operations": [*rows, *await self._removed()]})
+
+    async def _removed(self) -> list[dict[str, Any]]:
+        """Operations that no file names any more, with their jobs; none when the store does not say."""
+        controls, known = self._controls, self._controls.operations()
+        rows = []
+        try:
+            for name in await controls.removed():
+                if name not in known:
+                    queue = await controls.desk.look_queue(name)
+                    rows.append(self._view(name, None, None, queue) | {"removed": True})
+        except StoreError:
+            return rows
+        return rows
 
     async def shown(self, request: web.Request) -> web.Response:
         Fields(request.query)
         name = operation_named(request.match_info["operation"])
         operation = self._controls.operations().get(name)
         if operation is None:
-            return as_json(operation_view(name, None, None, await queue_of(self._controls, name)))
-        return as_json(operation_view(name, operation, *await self._looks(name, operation)))
+            return as_json(self._view(name, None, None, await queue_of(self._controls, name)))
+        return as_json(self._view(name, operation, *await self._looks(name, operation)))
 
     async def _looks(self, name: str, operation: Operation) -> tuple[Look | None, QueueLook | None]:
         """What the store says of it; None for what it does not say now, because the rest is of use without."""
@@ -89,6 +103,11 @@ class Operations:
         except StoreError:
             return None, None
         return look, queue if operation.queue or queue.accepted else None
+
+    def _view(
+        self, name: str, operation: Operation | None, look: Look | None, queue: QueueLook | None
+    ) -> dict[str, Any]:
+        return operation_view(name, operation, look, queue, self._controls.now_us())
 
     def _held(self, word: Word) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def hold(request: web.Request) -> web.Response:
@@ -109,7 +128,7 @@ class Operations:
                 await self._controls.desk.hold(name, word, until_us, person.id, reason)
                 change.outcome = word or "resumed"
             queue = await self._controls.desk.look_queue(name)
-            return as_json(operation_view(name, self._controls.operations().get(name), None, queue))
+            return as_json(self._view(name, self._controls.operations().get(name), None, queue))
 
         return hold
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import orjson
 
+from breaker.core.circuit import CircuitState
+from breaker.core.circuit_policy import CircuitMode
 from breaker.core.jobs import JobHead, JobRecord, JobState
 from breaker.core.model import Limits, Operation
 from breaker.policy.units import format_rate
 from breaker.policy.values import limits_in_words
-from breaker.store.capacity import Look
+from breaker.store.capacity import CircuitLook, Look
 from breaker.store.job_desk import QueueLook
 
 HELD = "held"
@@ -47,10 +49,11 @@ def head_view(operation: str, head: JobHead) -> dict[str, Any]:
 def job_view(operation: str, record: JobRecord) -> dict[str, Any]:
     """All that is known of a job but its payload."""
     head, place = record.head, record.place
-    is_held = head.state is JobState.QUEUED and place is not None and place.held is not None
+    held = place.held if place and head.state is JobState.QUEUED else None
     return {
         **head_view(operation, head),
-        "state": HELD if is_held else str(head.state),
+        "state": HELD if held else str(head.state),
+        "held": str(held) if held else None,
         "first_attempt": moment(head.first_us),
         "expires": moment(head.expiry_us),
         "due": moment(record.due_us),
@@ -81,6 +84,23 @@ def limits_view(limits: Limits) -> dict[str, Any]:
         "rate": format_rate(limits.rate) if limits.rate else None,
         "burst": limits.rate.burst if limits.rate else None,
         "concurrency": limits.concurrency,
+    }
+
+
+def circuit_view(look: CircuitLook, mode: CircuitMode, now_us: int) -> dict[str, Any]:
+    """A circuit; what a person once said of it is shown while it holds, and no longer."""
+    is_off = mode is CircuitMode.OFF
+    is_by_hand = look.state in (CircuitState.FORCED_OPEN, CircuitState.DISABLED) and not is_off
+    # What ended by time was ended by nobody: the store still has what was before it.
+    has_ended = look.state in (CircuitState.HALF_OPEN, CircuitState.CLOSED) and 0 < look.until_us <= now_us
+    return {
+        "mode": str(mode),
+        "state": str(look.state),
+        "since": None if is_off else moment(look.until_us if has_ended else look.since_us),
+        "until": moment(look.until_us) if is_by_hand or look.state is CircuitState.OPEN else None,
+        "author": look.author if is_by_hand else None,
+        "reason": look.reason if is_by_hand else None,
+        "pause_until": moment(look.pause_until_us) if look.pause_until_us > now_us else None,
     }
 
 
@@ -118,14 +138,26 @@ def queue_view(look: QueueLook) -> dict[str, Any]:
     }
 
 
+def operation_limits_view(look: Look) -> dict[str, Any]:
+    """`in_force` is `stated` as it has adapted, and while it rises after an outage."""
+    return {
+        "in_force": limits_view(look.limits),
+        "stated": limits_view(look.stated),
+        "source": look.source,
+        "file": limits_view(look.configured),
+        "version": look.version,
+    }
+
+
 def operation_view(
-    name: str, operation: Operation | None, look: Look | None, queue: QueueLook | None
+    name: str, operation: Operation | None, look: Look | None, queue: QueueLook | None, now_us: int
 ) -> dict[str, Any]:
     """
     One operation; what cannot be had now is null.
 
     Args:
         operation: None when no file names it any more.
+        now_us: By the store's clock.
 
     """
     return {
@@ -134,14 +166,8 @@ def operation_view(
         "team": operation.team if operation else None,
         "overflow": str(operation.overflow) if operation else None,
         "configured": operation is not None,
-        "limits": {
-            "in_force": limits_view(look.limits),
-            "source": look.source,
-            "file": limits_view(look.configured),
-            "version": look.version,
-        }
-        if look
-        else None,
+        "limits": operation_limits_view(look) if look else None,
+        "circuit": circuit_view(look.circuit, operation.circuit.mode, now_us) if look and operation else None,
         "use": {
             "in_flight": look.in_use,
             "waiting": look.waiting,

@@ -14,6 +14,7 @@ from breaker.core.model import Capacity, Config, Limits, Mode, Operation, Overfl
 from breaker.core.rate import is_closed
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook
+from breaker.web.catalogue_circuit import CIRCUIT_NOW_SCHEMA, circuit_now
 from breaker.web.catalogue_queue import (
     QUEUE_NOW_SCHEMA,
     QUEUE_PROMISE_SCHEMA,
@@ -74,7 +75,8 @@ def operation_entry(
         },
         "now": {
             **_now(capacity, look, now_us),
-            "queue": queue_now(operation, look, queue, forecast) if queue else None,
+            "circuit": circuit_now(operation, look, now_us),
+            "queue": queue_now(operation, look, queue, forecast, now_us) if queue else None,
         }
         if look
         else None,
@@ -241,6 +243,7 @@ ENTRY_SCHEMA: dict[str, Any] = {
                                 **or_null({"type": "string", "format": "date-time"}),
                                 "description": "The next opening by the calendar; null when none is known.",
                             },
+                            "circuit": CIRCUIT_NOW_SCHEMA,
                             "queue": QUEUE_NOW_SCHEMA,
                         }
                     )

@@ -14,6 +14,7 @@ from breaker.core.rate import is_closed
 from breaker.policy.job_words import format_durability
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook
+from breaker.web.catalogue_circuit import is_barred
 from breaker.web.job_documents import eta_view, moment
 from breaker.web.schema_parts import COUNT, MOMENT, TEXT, closed_object, described, or_null
 
@@ -43,8 +44,11 @@ def queue_promise(operation: Operation) -> dict[str, Any] | None:
     }
 
 
-def queue_now(operation: Operation, look: Look, queue: QueueLook, forecast: Forecast) -> dict[str, Any]:
+def queue_now(
+    operation: Operation, look: Look, queue: QueueLook, forecast: Forecast, now_us: int
+) -> dict[str, Any]:
     """How it stands, over all replicas."""
+    is_held = is_barred(operation, look, now_us) or bool(queue.held)
     return {
         "queued": queue.queued,
         "scheduled": queue.scheduled,
@@ -53,7 +57,7 @@ def queue_now(operation: Operation, look: Look, queue: QueueLook, forecast: Fore
             str(band): {
                 "queued": queue.waiting[band],
                 "oldest_ms": queue.oldest_us[band] // 1_000,
-                "eta": eta_view(eta_of(operation.name, band, look, queue, forecast)),
+                "eta": None if is_held else eta_view(eta_of(operation.name, band, look, queue, forecast)),
             }
             for band in BANDS
         },
@@ -70,7 +74,7 @@ def queue_now(operation: Operation, look: Look, queue: QueueLook, forecast: Fore
 def eta_of(name: str, band: Band, look: Look, queue: QueueLook, forecast: Forecast) -> Eta | None:
     """When a job of this band that was accepted now would start; None while that is not known."""
     has_quota = look.quota_limit is None or look.quota_used < look.quota_limit
-    if queue.held or not has_quota:
+    if not has_quota:
         return None
     slots = look.limits.concurrency
     if queue.queued == 0 and not is_closed(look.limits) and (slots is None or look.in_use < slots):

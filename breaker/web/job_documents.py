@@ -54,7 +54,7 @@ def document(receipt: Receipt, head: JobHead | None = None, *, status: int | Non
     if receipt.durability:
         members["durability"] = receipt.durability
     if receipt.state == HELD:
-        members["held"] = "paused"
+        members["held"] = receipt.held
     if head is not None:
         members |= {
             "tenant": head.tenant,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from breaker.core.circuit_policy import CircuitMode
+from breaker.core.circuit_policy import CircuitMode, SlowDown
 from breaker.core.job_policy import Durability
 from breaker.core.model import Config, Mode, Operation, Overflow
 from breaker.gateway.call import Kind
@@ -96,6 +96,7 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
         Kind.TOO_COSTLY: enforced and not capacity.is_unlimited and cost > 1,
         # A job that could not start before it expires is refused by the limit that says so.
         Kind.TENANT_LIMIT: bounds_tenants
+        or operation.slow_down is SlowDown.TENANT
         or (enforced and knows_tenants and operation.overflow is not Overflow.ALERT),
         Kind.OVER_CAPACITY: True,  # at least when there is no room for another connection
         Kind.DEGRADED: has_queue or not capacity.is_unlimited,
@@ -107,7 +108,8 @@ def kinds_of(operation: Operation, *, is_open: bool) -> list[Kind]:
         Kind.QUEUE_FULL: has_queue,
         Kind.PAUSED: not capacity.is_unlimited and not has_queue,
         Kind.DRAINING: has_queue or not capacity.is_unlimited,
-        Kind.CIRCUIT_OPEN: operation.circuit.mode is CircuitMode.ENFORCE and not has_queue,
+        # In shadow by a person's hand; with a queue, what expires before the next probe.
+        Kind.CIRCUIT_OPEN: operation.circuit.mode is not CircuitMode.OFF,
         Kind.IDEMPOTENCY_KEY_MISSING: has_queue and operation.idempotency.is_required,
         Kind.IDEMPOTENCY_KEY_REUSED: has_queue,
         Kind.IN_PROGRESS: has_queue,

@@ -12,6 +12,7 @@ from typing import Any
 from breaker.core.job_policy import Band
 from breaker.core.jobs import JobState, Reason
 from breaker.core.model import Operation
+from breaker.core.verdict import Policy
 from breaker.gateway.call import Kind
 from breaker.gateway.receipts import HELD
 from breaker.web import openapi_parts as parts
@@ -95,6 +96,7 @@ HEADERS: dict[str, Any] = {
 ACCEPTED = ("Location", "Breaker-Job", "Preference-Applied", "Idempotent-Replayed")
 REPLAYED = ("Breaker-Job", "Content-Location", "Preference-Applied", "Idempotent-Replayed")
 
+HOLDS = [str(policy) for policy in (Policy.PAUSED, Policy.CIRCUIT, Policy.SLOW_DOWN)]
 _STATES = [*(str(state) for state in JobState), HELD]
 _REQUIRED = [
     "id", "operation", "state", "band", "position", "eta", "deadline", "expires_at", "due_at", "links",
@@ -119,7 +121,10 @@ JOB: dict[str, Any] = {
         "expires_at": described(or_null(_MOMENT), "It ends as expired unless it has started by then."),
         "due_at": described(or_null(_MOMENT), "Of a scheduled one: when it joins the line."),
         "durability": described(TEXT, "In the 202: what had happened to the job by then."),
-        "held": described({"const": "paused"}, "Why it does not move."),
+        "held": described(
+            {"enum": HOLDS},
+            "Of a held one: a person paused the operation, its circuit is open, or its downstream asked for time.",
+        ),
         "tenant": described(TEXT, "On whose behalf it runs."),
         "attempts": described(COUNT, "How often it was started."),
         "accepted_at": or_null(_MOMENT),

@@ -132,6 +132,10 @@ SCHEMAS: dict[str, Any] = {
             "limit": {"type": ["string", "null"], "description": "That limit in words, as it holds now."},
             "reason": {"type": "string"},
             "retry_after_ms": {"type": "integer", "minimum": 0},
+            "scope": {
+                "const": "replica",
+                "description": "Only this gateway process sees the downstream fail; others may take the call.",
+            },
             "job": {"type": "string", "description": "The job that this is about."},
             "state": {"type": "string", "description": "Its state."},
             "status_of_downstream": {

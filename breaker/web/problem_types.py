@@ -106,6 +106,13 @@ PROBLEMS: Mapping[Kind, ProblemType] = {
         meaning="The operation finishes what it has, and takes nothing new. Nothing was executed.",
         advice="Come back after Retry-After, or ask the team that owns the operation whether it goes away.",
     ),
+    Kind.CIRCUIT_OPEN: ProblemType(
+        status=503, title="Circuit open",
+        meaning="The downstream fails, so that nothing is sent to it for a while. Nothing was executed. With"
+        " `scope: replica` only this gateway process sees failures, and others may take the call.",
+        advice="Come back after Retry-After; that is when the next calls are let through to see whether it is well"
+        " again.",
+    ),
     Kind.IDEMPOTENCY_KEY_MISSING: ProblemType(
         status=400, title="Idempotency-Key is missing",
         meaning="The operation executes each piece of work once, and wants a key to know it by."
@@ -143,13 +150,6 @@ PROBLEMS: Mapping[Kind, ProblemType] = {
         status=409, title="Job cannot be cancelled",
         meaning="The job runs or has ended. Nothing was changed.",
         advice="Wait for its end; what was executed has to be undone where it was done.",
-    ),
-    Kind.CIRCUIT_OPEN: ProblemType(
-        status=503, title="Circuit open",
-        meaning="The downstream fails, so that nothing is sent to it for a while. Nothing was executed. With"
-        " `scope: replica` only this gateway process sees failures, and others may take the call.",
-        advice="Come back after Retry-After; that is when the next calls are let through to see whether it is well"
-        " again.",
     ),
     Kind.DEGRADED: ProblemType(
         status=503, title="Capacity cannot be decided",

@@ -35,7 +35,7 @@ def test_every_command_is_documented_and_exists() -> None:
 def options(group: TyperGroup) -> set[str]:
     """The options of all commands that ask a running gateway."""
     found = set()
-    for name in ("ops", "jobs", "dead"):
+    for name in ("ops", "circuit", "jobs", "dead"):
         inner = group.commands[name]
         assert isinstance(inner, TyperGroup)
         found |= {

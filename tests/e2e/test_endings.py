@@ -129,14 +129,16 @@ async def test_a_store_that_is_killed_degrades_at_once_and_leaks_nothing(
 ) -> None:
     """Two seconds without a store: refusals that say so, soon; then all is as before, without a person."""
     async with downstream() as below:
-        operations = {"narrow": "capacity: {concurrency: 3, rate: 500/s, burst: 500}, max_wait: 100ms"}
+        operations = {
+            "narrow": "capacity: {concurrency: 3, rate: 500/s, burst: 500}, max_wait: 100ms, when_store_down: refuse"
+        }
         config = write_config(
             tmp_path / "config", url=below.url, store_url=server.url, operations=operations, timeout="100ms"
         )
         async with gateways(config, tmp_path, 2) as two:
             addresses = [gateway.address for gateway in two]
             task = asyncio.create_task(
-                drive(addresses, "/desk/narrow/20", seconds=6, per_second=100, callers=20)
+                drive(addresses, "/desk/narrow/20", seconds=7, per_second=100, callers=20)
             )
             await asyncio.sleep(1.5)
             server.kill()
@@ -161,7 +163,9 @@ def judge_outage(load: Load, lost: float, started: float, back: float) -> None:
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in degraded)
     slow = max(answer.seconds for answer in degraded)
     assert slow < 0.3 + 0.2, "300 ms, and 200 for a busy machine"
-    afterwards = [answer for answer in load.answers if answer.began > back + 0.7]
+    afterwards = [
+        answer for answer in load.answers if answer.began > back + 2
+    ]  # it is tried every 1 to 1.25 s
     assert len(afterwards) > 50
     assert any(answer.status == 200 for answer in afterwards)
     assert not [answer for answer in afterwards if answer.kind == "degraded"]

@@ -45,6 +45,9 @@ class Kind(StrEnum):
     LEDGER = "a ledger that does not balance"
     POISON = "an innocent job that ended as poison"
     REFUSED = "an answer that no order of this drill should get"
+    NO_ANSWER = "a call without an answer"
+    OURS = "a 500 of our own"
+    EXECUTED = "a refusal of what was executed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

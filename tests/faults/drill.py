@@ -153,7 +153,7 @@ class Drill:
 
 
 @asynccontextmanager
-async def drill(folder: Path, server: Server, *, seed: int, **settings: float) -> AsyncIterator[Drill]:
+async def drill(folder: Path, server: Server, *, seed: int, **settings: Any) -> AsyncIterator[Drill]:
     """
     Everything is up while the block runs, and no gateway has logged a mistake of its own when it ends.
 

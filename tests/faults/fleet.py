@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,9 +38,9 @@ def fixed_address() -> tuple[str, int]:
 class Replica:
     """One gateway, again and again on the same two ports."""
 
-    def __init__(self, name: str, config: Path, logs: Path) -> None:
+    def __init__(self, name: str, config: Path, logs: Path, store: str | None = None) -> None:
         self.name = name
-        self._config, self._log = config, logs / f"{name}.log"
+        self._config, self._log, self._store = config, logs / f"{name}.log", store
         self._callers, self._admin = fixed_address(), fixed_address()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -71,6 +71,8 @@ class Replica:
             "BREAKER_ADMIN": "{}:{}".format(*self._admin),
             "BREAKER_LOG__FORMAT": "json",
         }
+        if self._store:
+            environ["BREAKER_STORE__URL"] = self._store
         program = [sys.executable, "-m", "breaker", "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             # It dies with us: a drill that was killed must not leave gateways behind.
@@ -94,6 +96,16 @@ class Replica:
         """SIGTERM, and wait for its end; its exit status."""
         self.process.terminate()
         return await asyncio.to_thread(self.process.wait, ENDED_S)
+
+    def reload(self) -> None:
+        """SIGHUP: it reads its files again."""
+        self.process.send_signal(signal.SIGHUP)
+
+    @property
+    def memory(self) -> int:
+        """What is resident now, bytes."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -151,9 +163,15 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(config: Path, logs: Path, count: int) -> AsyncIterator[Fleet]:
-    """So many gateways on one configuration, which end with the block."""
-    made = Fleet([Replica(f"gateway-{number}", config, logs) for number in range(count)])
+async def fleet(config: Path, logs: Path, count: int, stores: Mapping[int, str] = {}) -> AsyncIterator[Fleet]:
+    """
+    So many gateways on one configuration, which end with the block.
+
+    Args:
+        stores: Where some of them find the store, by their number; the others go by the configuration.
+
+    """
+    made = Fleet([Replica(f"gateway-{number}", config, logs, stores.get(number)) for number in range(count)])
     try:
         await made.start()
         yield made

@@ -3,10 +3,12 @@ Judge: a downstream as a process of its own, which knows what really happened. `
 
 1. A call is `POST /{operation}/{order}`, or a batch at `/{operation}/batch`. What is wanted is the order; the
    key is only how the gateway names it. So an order that comes under two keys is found out.
-2. An order takes effect when its work is done, once per key if the operation honours keys, else each time.
+2. An order takes effect when its work is done, once per key if there is one and the operation honours keys,
+   else each time.
 3. A call is in flight until its work is done, also when its caller has gone; one that hangs, until then.
 4. Who fails and who hangs is drawn from the seed, the order and how often it came: the same in each run.
 5. Some orders say in their body what shall happen: `refuse` is a 422, and `alarm` tells the test and hangs.
+6. A whole operation may be ill (`ills.py`): from the moment in which it is told, until it is told that it is well.
 
 Under `/_judge`: GET `report`, POST `settings`, GET `alarms?after=N`.
 """
@@ -25,8 +27,10 @@ from typing import Any
 from aiohttp import web
 
 from breaker.store.parent_death import die_with_parent
+from tests.faults.ills import Busy, Ill, answer_ill
 
 OVER_MAX = 10_000
+STARTS_MAX = 200_000
 ALARM_WAIT_S = 20.0
 _BODY_MAX = 8_388_608
 
@@ -41,6 +45,8 @@ class Settings:
         forgetful: Operations that do not honour keys.
         service_ms: How long a call takes; a batch takes no longer.
         fail_share, hang_share: Of calls, 0..1. A call that hangs has taken effect.
+        ills: What is wrong with an operation, by its name; the words of `ills.Ill`.
+        busy_status, retry_after_s, retry_after_is_date: What an operation says that is `busy`.
 
     """
 
@@ -50,6 +56,10 @@ class Settings:
     fail_share: float = 0
     hang_share: float = 0
     seed: int = 1
+    ills: dict[str, str] = field(default_factory=dict)
+    busy_status: int = 503
+    retry_after_s: int = 1
+    retry_after_is_date: bool = False
 
 
 @dataclass(slots=True)
@@ -74,6 +84,7 @@ class Seen:
 
     Attributes:
         over: Starts above the limit: monotonic seconds, calls in flight, and of these without a caller.
+        starts: When calls came, monotonic seconds, in order.
 
     """
 
@@ -82,6 +93,7 @@ class Seen:
     in_flight_max: int = 0
     batches: int = 0
     over: list[tuple[float, int, int]] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
     orders: dict[str, Order] = field(default_factory=dict)
     answered: dict[str, bool] = field(default_factory=dict)  # keys that had their effect
 
@@ -115,6 +127,8 @@ class JudgeProcess:
     async def _single(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         item = (request.match_info["order"], request.headers.get("Idempotency-Key", ""), body)
+        if ill := self._ill_of(request):
+            return await self._serve_ill(request, [item], ill)
         statuses = await self._serve(request, [item])
         return web.json_response({"order": item[0]}, status=statuses[0])
 
@@ -124,6 +138,8 @@ class JudgeProcess:
             for item in (await request.json())["items"]
         ]
         self._seen_of(request).batches += 1
+        if ill := self._ill_of(request):
+            return await self._serve_ill(request, items, ill)
         statuses = await self._serve(request, items)
         if statuses == [500]:
             return web.json_response({}, status=500)
@@ -159,9 +175,33 @@ class JudgeProcess:
             seen.in_flight -= 1
         return statuses
 
+    def _ill_of(self, request: web.Request) -> Ill | None:
+        ill = Ill(self._settings.ills.get(request.match_info["operation"], Ill.NONE))
+        return None if ill is Ill.NONE else ill
+
+    async def _serve_ill(self, request: web.Request, items: list[Item], ill: Ill) -> web.StreamResponse:
+        """As long as its answer takes, or its caller stays: who hangs here works on nothing."""
+        seen, settings = self._seen_of(request), self._settings
+        self._note_start(request.match_info["operation"], seen, items)
+        try:
+            await asyncio.sleep(settings.service_ms / 1_000)
+            if ill.has_effect:
+                for item in items:
+                    self._do(request.match_info["operation"], seen, item)
+            busy = Busy(settings.busy_status, settings.retry_after_s, is_date=settings.retry_after_is_date)
+            response = await answer_ill(request, ill, busy)
+            if ill.is_known:
+                for order, _, _ in items:
+                    seen.orders[order].failures += 1
+            return response
+        finally:
+            seen.in_flight -= 1
+
     def _note_start(self, operation: str, seen: Seen, items: list[Item]) -> None:
         seen.in_flight += 1
         seen.in_flight_max = max(seen.in_flight_max, seen.in_flight)
+        if len(seen.starts) < STARTS_MAX:
+            seen.starts.append(time.monotonic())
         if (
             seen.in_flight > self._settings.limits.get(operation, seen.in_flight)
             and len(seen.over) < OVER_MAX
@@ -197,7 +237,7 @@ class JudgeProcess:
         order, key, body = item
         if body.get("do") == "refuse":
             return 422
-        if operation in self._settings.forgetful or key not in seen.answered:
+        if not key or operation in self._settings.forgetful or key not in seen.answered:
             seen.answered[key] = True
             seen.orders[order].effects += 1
         return 200
@@ -210,7 +250,7 @@ class JudgeProcess:
             {
                 name: {
                     "in_flight": seen.in_flight, "in_flight_max": seen.in_flight_max, "batches": seen.batches,
-                    "over": seen.over, "orders": {order: note.seen() for order, note in seen.orders.items()},
+                    "over": seen.over, "starts": seen.starts, "orders": {order: note.seen() for order, note in seen.orders.items()},
                 }
                 for name, seen in self._seen.items()
             }

@@ -10,10 +10,12 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import aiohttp
 
 from tests.e2e.scene import ROOT
+from tests.faults.ills import Ill
 from tests.faults.judge import Settings
 
 
@@ -34,6 +36,7 @@ class OperationSeen:
 
     Attributes:
         over: Starts above the limit: monotonic seconds, calls in flight, and of these without a caller.
+        starts: When calls came, monotonic seconds of this machine, in order.
 
     """
 
@@ -41,6 +44,7 @@ class OperationSeen:
     in_flight_max: int = 0
     batches: int = 0
     over: tuple[tuple[float, int, int], ...] = ()
+    starts: tuple[float, ...] = ()
     orders: Mapping[str, OrderSeen] = field(default_factory=dict)
 
 
@@ -58,6 +62,7 @@ class Judge:
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
         self._session = session
+        self._ills: dict[str, Ill] = {}
 
     async def report(self) -> dict[str, OperationSeen]:
         """By operation."""
@@ -69,6 +74,7 @@ class Judge:
                 in_flight_max=seen["in_flight_max"],
                 batches=seen["batches"],
                 over=tuple((at, in_flight, abandoned) for at, in_flight, abandoned in seen["over"]),
+                starts=tuple(seen["starts"]),
                 orders={
                     order: OrderSeen(**note | {"keys": tuple(note["keys"])})
                     for order, note in seen["orders"].items()
@@ -77,10 +83,15 @@ class Judge:
             for name, seen in told.items()
         }
 
-    async def change(self, **settings: float) -> None:
+    async def change(self, **settings: Any) -> None:
         """Other settings from now on, by their names in `judge.Settings`."""
         async with self._session.post(f"{self.url}/_judge/settings", json=settings) as answer:
             assert answer.status == 200, settings
+
+    async def ill(self, operation: str, ill: Ill, **more: Any) -> None:
+        """This operation is so ill from now on, or well; the others stay as they are."""
+        self._ills[operation] = ill
+        await self.change(ills=self._ills, **more)
 
     async def alarms(self, after: int) -> list[Alarm]:
         """Wait for an alarm beyond the first so many; empty when none came for a while."""

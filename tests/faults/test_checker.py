@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.calls import Told, check_calls
 from tests.faults.checker import AROUND_KILL_S, Accepted, Answered, Kind, Story, Terms, check, summary
 from tests.faults.judging import OperationSeen, OrderSeen
 from tests.faults.offers import Job
@@ -190,3 +191,51 @@ def test_the_summary_counts_and_shows_the_first() -> None:
     told = summary(check(a_story(judged={"keyed": OperationSeen(orders=orders)}), TERMS), most=2)
     assert told.splitlines()[0] == "9 x an order that took effect twice"
     assert len(told.splitlines()) == 3
+
+
+# Direct calls.
+
+
+def told(status: int = 200, outcome: str = "forwarded", **more: Any) -> Told:
+    said: dict[str, Any] = {
+        "operation": "read", "order": "o1", "status": status, "outcome": outcome, "problem": "", "broke": "",
+        "began": 1.0, "took_s": 0.1,
+    }  # fmt: skip
+    return Told(**(said | more))
+
+
+def call_kinds(one: Told, seen: OrderSeen, *, may_break: bool = False, **more: Any) -> list[Kind]:
+    judged = {"read": OperationSeen(orders={"o1": seen}, **more)}
+    return [violation.kind for violation in check_calls([one], judged, {"read": 2}, may_break=may_break)]
+
+
+SENT = OrderSeen(requests=1)
+
+
+@pytest.mark.parametrize(
+    ("one", "seen", "found"),
+    [
+        (told(), DONE, []),
+        (told(), SENT, [Kind.NO_EFFECT]),
+        (told(202, "queued"), OrderSeen(), []),
+        (told(503, "refused"), OrderSeen(), []),
+        (told(503, "refused"), SENT, [Kind.EXECUTED]),
+        (told(409, "refused"), DONE, []),
+        (told(504, "unknown"), DONE, []),
+        (told(500, "forwarded"), SENT, []),
+        (told(500, "failed"), SENT, [Kind.OURS]),
+        (told(0, "", broke="hung up"), SENT, [Kind.NO_ANSWER]),
+        (told(), OrderSeen(requests=2, effects=2), [Kind.TWO_EFFECTS]),
+    ],
+)
+def test_each_lie_about_a_direct_call_is_found(one: Told, seen: OrderSeen, found: list[Kind]) -> None:
+    """An answer, a refusal and a silence promise different things."""
+    assert call_kinds(one, seen) == found
+
+
+def test_a_call_may_break_where_its_gateway_was_killed_and_never_exceeds_the_limit() -> None:
+    """Nobody is held to what a dead process did not say."""
+    silent = told(0, "", broke="ServerDisconnectedError")
+    assert call_kinds(silent, SENT, may_break=True) == []
+    assert call_kinds(told(), DONE, over=((1.0, 3, 0),)) == [Kind.OVER_LIMIT]
+    assert call_kinds(told(), DONE, over=((1.0, 2, 0),)) == []

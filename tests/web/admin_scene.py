@@ -30,7 +30,9 @@ from breaker.store.checks import StoreFacts
 from breaker.store.connection import open_client
 from breaker.store.job_desk import JobDesk
 from breaker.store.jobs import JobStore
+from breaker.store.members import Members
 from breaker.store.published import is_published
+from breaker.store.removed import RemovedOperations
 from breaker.web.admin import AdminListener, admin_app
 from breaker.web.admin_controls import Controls
 from breaker.web.listener import bind
@@ -219,6 +221,10 @@ async def admin_scene(store_url: str, cluster: str, *, is_loopback: bool = True)
     )
     jobs = JobStore(capacity, settings, cluster=cluster, emit=events.append)
     client = open_client(settings)
+    members = Members(
+        settings, cluster=cluster, replica=capacity.replica, emit=events.append, on_bug=lambda _: None
+    )
+    removed = RemovedOperations(capacity, client, cluster)
     operations = {name: an_operation(name, has_queue=name != LOOK_UP) for name in (CHARGE, REFUND, LOOK_UP)}
     scene = Scene(
         capacity=capacity, jobs=jobs, desk=JobDesk(capacity, jobs, cluster=cluster, emit=events.append),
@@ -226,8 +232,9 @@ async def admin_scene(store_url: str, cluster: str, *, is_loopback: bool = True)
     )  # fmt: skip
     controls = Controls(
         jobs=jobs, desk=scene.desk, audit=scene.audit, operations=lambda: scene.operations,
-        is_published=lambda name: is_published(client, cluster, name), look=capacity.look,
-        vault=lambda: scene.vault, now_us=capacity.clock.now_us,
+        is_published=lambda name: is_published(client, cluster, name), look=capacity.look, force=capacity.circuits.force,
+        vault=lambda: scene.vault, now_us=capacity.clock.now_us, replicas=members.listed,
+        removed=removed.names,
     )  # fmt: skip
     app = scene.app = admin_app(
         scene.process, is_loopback=is_loopback, operators=lambda: scene.operators, controls=controls
@@ -237,6 +244,8 @@ async def admin_scene(store_url: str, cluster: str, *, is_loopback: bool = True)
     listens = asyncio.Event()
     jobs.on_work = lambda _: listens.set()
     try:
+        members.says("1", operations)
+        await members.beat()
         await capacity.start(operations, "1")
         jobs.configure(operations, StoreFacts(name="test", warnings=(), fsync="everysec"))
         jobs.start()
@@ -246,6 +255,7 @@ async def admin_scene(store_url: str, cluster: str, *, is_loopback: bool = True)
         yield scene
     finally:
         await listener.stop()
+        await members.close()
         await jobs.close()
         await capacity.close()
         await client.aclose()

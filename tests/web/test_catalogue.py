@@ -8,6 +8,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from breaker.core.circuit import CircuitState
+from breaker.core.circuit_policy import CircuitMode, CircuitPolicy
 from breaker.core.job_policy import BANDS, Band, Durability, Effects
 from breaker.core.job_policy import Queue as JobQueue
 from breaker.core.jobs import Pace
@@ -33,9 +35,10 @@ from breaker.core.model import (
 from breaker.core.promise import Eta
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted
-from breaker.store.capacity import CapacityStore, Look
+from breaker.store.capacity import CapacityStore, CircuitLook, Look
 from breaker.store.job_desk import QueueLook
 from breaker.web.catalogue import CATALOGUE_SCHEMA, catalogue, operation_entry
+from breaker.web.catalogue_circuit import is_barred
 from tests.gateway.gateway_process import Start
 from tests.web.job_scene import job_scene
 
@@ -232,6 +235,10 @@ def test_an_operation_with_a_queue_says_what_waits_and_when_a_new_job_would_star
         (replace(LOOK, quota_used=69), QUEUE, {"p50_ms": 5_000, "p90_ms": 10_000}),
         (replace(LOOK, quota_used=70), QUEUE, None),
         (replace(LOOK, quota_limit=None, quota_used=70), QUEUE, {"p50_ms": 5_000, "p90_ms": 10_000}),
+        (replace(LOOK, circuit=CircuitLook(state=CircuitState.OPEN)), EMPTY, None),
+        (replace(LOOK, circuit=CircuitLook(state=CircuitState.DISABLED)), EMPTY, {"p50_ms": 0, "p90_ms": 0}),
+        (replace(LOOK, circuit=CircuitLook(pause_until_us=FRIDAY_NIGHT + 1)), EMPTY, None),
+        (replace(LOOK, circuit=CircuitLook(pause_until_us=FRIDAY_NIGHT)), EMPTY, {"p50_ms": 0, "p90_ms": 0}),
     ],
 )
 def test_no_start_is_forecast_that_nobody_knows(
@@ -241,6 +248,16 @@ def test_no_start_is_forecast_that_nobody_knows(
     one = replace(QUEUED, capacity=Capacity(limits=OPEN))
     told = operation_entry(one, look, queue, forecast=forecast, now_us=FRIDAY_NIGHT)
     assert told["now"]["queue"]["bands"]["normal"]["eta"] == normal
+
+
+@pytest.mark.parametrize("state", CircuitState)
+@pytest.mark.parametrize("mode", CircuitMode)
+def test_only_a_circuit_that_decides_bars(mode: CircuitMode, state: CircuitState) -> None:
+    """One in shadow opens all day and keeps nobody waiting, unless a person opened it."""
+    one = replace(QUEUED, circuit=CircuitPolicy(mode=mode))
+    bars = is_barred(one, replace(LOOK, circuit=CircuitLook(state=state)), FRIDAY_NIGHT)
+    by_itself = mode is CircuitMode.ENFORCE and state in (CircuitState.OPEN, CircuitState.HALF_OPEN)
+    assert bars is (by_itself or (mode is not CircuitMode.OFF and state is CircuitState.FORCED_OPEN))
 
 
 def test_a_full_or_closed_operation_without_jobs_is_forecast_by_its_pace() -> None:
@@ -301,6 +318,7 @@ async def test_the_numbers_are_those_of_the_store(store_url: str, cluster: str) 
         await store.close()
     assert told["now"] == {
         "in_flight": 1, "free": 1, "waiting": 0, "closed": False, "closed_until": None, "queue": None,
+        "circuit": {"mode": "enforce", "state": "closed", "since": None, "until": None, "pause_until": None},
     }  # fmt: skip
     assert told["promise"]["limits"] == told["promise"]["configured"]
     assert told["promise"]["source"] == "file"

@@ -83,6 +83,8 @@ def test_the_page_about_jobs_is_true() -> None:
     rows = re.compile(r"^\| `([a-z_]+)` \|", re.MULTILINE)
     assert set(rows.findall(states)) == set(job["state"]["enum"])
     assert set(rows.findall(reasons)) == set(job["reason"]["enum"]) - {None}
+    why_held = states.partition("`held` says why: ")[2].partition(". ")[0]
+    assert set(re.findall(r"`([a-z-]+)`", why_held)) == set(job["held"]["enum"])
     examples = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", manual, re.DOTALL)]
     schema = validator(described, {"$ref": "#/components/schemas/Job"})
     assert [example["state"] for example in examples] == ["queued", "succeeded", "cancelled"]

@@ -7,21 +7,24 @@
 local CIRCUIT, SLOW_DOWN, TENANT_PAUSE = 14, 15, 16
 local CODES = {closed = 0, open = 1, ['half-open'] = 2, ['forced-open'] = 3, disabled = 4}
 local PROBES, WINDOWS = KEYS[12] .. ':p', KEYS[12] .. ':w'
-local PROBE_RETRY = 1000000
+local PROBE_RETRY, SKEW = 1000000, 2000000
 
 -- "failure_ppm slow_ppm min_calls consecutive window open open_max probes ramp shadow", or nothing without a circuit.
-local function circuit_terms(text)
-  if not text then return nil end
+-- Read when somebody asks: while a circuit is closed and has been for long, nobody does.
+local function terms_of(c)
+  if c.terms or not c.text then return c.terms end
   local n = {}
-  for word in string.gmatch(text, '%S+') do n[#n + 1] = tonumber(word) end
-  return {failure = n[1], slow = n[2], min_calls = n[3], consecutive = n[4], window = n[5], open = n[6], open_max = n[7],
-    probes = n[8], ramp = n[9], shadow = n[10] == 1}
+  for word in string.gmatch(c.text, '%S+') do n[#n + 1] = tonumber(word) end
+  c.terms = {failure = n[1], slow = n[2], min_calls = n[3], consecutive = n[4], window = n[5], open = n[6],
+    open_max = n[7], probes = n[8], ramp = n[9], shadow = n[10] == 1}
+  return c.terms
 end
 
 local function load_circuit(text)
-  local f = redis.call('HMGET', KEYS[12], 'state', 'gen', 'since', 'until', 'opens', 'passed', 'closed_at', 'held', 'holds',
-    'pause', 'adaptive', 'adapted', 'peak')
-  local c = {state = f[1] or 'closed', terms = circuit_terms(text), holds = f[9] or '', moved = 0}
+  -- Nothing stands there while nothing has happened, and to hear that is much less to read.
+  local f = redis.call('EXISTS', KEYS[12]) == 1 and redis.call('HMGET', KEYS[12], 'state', 'gen', 'since', 'until', 'opens',
+    'passed', 'closed_at', 'held', 'holds', 'pause', 'adaptive', 'adapted', 'peak') or {}
+  local c = {state = f[1] or 'closed', text = text, holds = f[9] or '', moved = 0}
   c.gen, c.since, c.ends, c.opens = tonumber(f[2]) or 0, tonumber(f[3]) or 0, tonumber(f[4]) or 0, tonumber(f[5]) or 0
   c.passed, c.closed_at, c.held = tonumber(f[6]) or 0, tonumber(f[7]) or 0, tonumber(f[8]) or 0
   c.pause, c.adaptive, c.adapted = tonumber(f[10]) or 0, tonumber(f[11]) or 0, tonumber(f[12]) or 0
@@ -37,8 +40,8 @@ end
 
 -- The state at this moment: what ends by time needs nobody to end it.
 local function standing(c, now)
-  local t = c.terms
-  if c.state == 'open' and (c.ends <= now or c.ends > now + t.open_max + 2000000) then return 'half-open' end
+  if c.state == 'closed' then return 'closed' end
+  if c.state == 'open' and (c.ends <= now or c.ends > now + terms_of(c).open_max + SKEW) then return 'half-open' end
   if c.ends > 0 and c.ends <= now then
     if c.state == 'forced-open' then return 'half-open' end
     if c.state == 'disabled' then return 'closed' end
@@ -46,41 +49,46 @@ local function standing(c, now)
   return c.state
 end
 
-local function standing_of(c, now) return c.terms and standing(c, now) or 'disabled' end
+local function standing_of(c, now) return c.text and standing(c, now) or 'disabled' end
 
+-- A lease that ends later than any can was written before the clock went back: it does not count.
 local function probes_free(c, now)
-  if c.state ~= 'half-open' then return c.terms.probes end
-  return c.terms.probes - c.passed - redis.call('ZCOUNT', PROBES, '(' .. int(now), '+inf')
+  local t = terms_of(c)
+  if c.state ~= 'half-open' then return t.probes end
+  return t.probes - c.passed - redis.call('ZCOUNT', PROBES, '(' .. int(now), int(now + LEASE + SKEW))
 end
 
 -- Why nothing may start now, and for how long: policy, us. Also what a circuit in shadow would say.
 local function circuit_bars(c, now)
-  if not c.terms then return nil end
+  if c.state == 'closed' or not c.text then return nil end
   local state = standing(c, now)
-  if state == 'forced-open' then return CIRCUIT, c.ends > 0 and max(0, c.ends - now) or c.terms.open_max end
+  if state == 'forced-open' then return CIRCUIT, c.ends > 0 and max(0, c.ends - now) or terms_of(c).open_max end
   if state == 'open' then return CIRCUIT, c.ends - now end
   if state == 'half-open' and probes_free(c, now) <= 0 then return CIRCUIT, PROBE_RETRY end
 end
 
 -- The downstream asked for time, for this tenant alone: how long still.
 local function tenant_pause(op, own, now)
-  local left = own and own.pause - now or 0
+  if not own then return nil end
+  local left = own.pause - now
   if left > 0 and left <= op.pause_max then return TENANT_PAUSE, left end
 end
 
 -- The same for all of the operation, and then for a tenant of it.
 local function bars(op, own, now)
   local c = op.circuit
-  local policy, wait = circuit_bars(c, now)
-  if policy and (not c.terms.shadow or standing(c, now) == 'forced-open') then return policy, wait end
+  if c.state ~= 'closed' then
+    local policy, wait = circuit_bars(c, now)
+    if policy and (not terms_of(c).shadow or standing(c, now) == 'forced-open') then return policy, wait end
+  end
   local left = c.pause - now
   if left > 0 and left <= op.pause_max then return SLOW_DOWN, left end
-  return tenant_pause(op, own, now)
+  if own then return tenant_pause(op, own, now) end
 end
 
 local function in_shadow(op, now)
   local c = op.circuit
-  if c.terms and c.terms.shadow and circuit_bars(c, now) then return CIRCUIT end
+  if c.state ~= 'closed' and c.text and terms_of(c).shadow and circuit_bars(c, now) then return CIRCUIT end
 end
 
 -- A new generation begins: nothing that began before it counts.
@@ -99,12 +107,13 @@ local function move(c, state, now, ends, by_probes)
   end
   redis.call('DEL', PROBES, WINDOWS)
   save_circuit(c)
+  redis.call('HDEL', KEYS[12], 'author', 'reason')
   local cluster, name = string.match(KEYS[1], '^brk:(.-):{(.-)}:')
   redis.call('PUBLISH', 'brk:' .. cluster .. ':wake:jobs', string.format('=circuit %s %.0f %s', name, c.gen, state))
 end
 
 local function is_probing(c, now)
-  return c.terms ~= nil and standing(c, now) == 'half-open' and probes_free(c, now) > 0
+  return c.state ~= 'closed' and c.text and standing(c, now) == 'half-open' and probes_free(c, now) > 0
 end
 
 -- A probe starts; the first one makes the circuit half-open.
@@ -112,7 +121,7 @@ local function probe(c, id, now, lease_us)
   if c.state ~= 'half-open' then move(c, 'half-open', now) end
   redis.call('ZREMRANGEBYSCORE', PROBES, '-inf', int(now))
   redis.call('ZADD', PROBES, int(now + lease_us), id)
-  redis.call('PEXPIRE', PROBES, int(floor(lease_us / 1000) + 60000))
+  redis.call('PEXPIRE', PROBES, 86400000)  -- its lease is renewed for as long as it runs
 end
 
 -- How long of this time work was held: it does not count against a job's retries.
@@ -127,8 +136,9 @@ end
 
 -- How much of the limits holds, permille.
 local function ramp_of(c, now)
-  local t, since = c.terms, now - c.closed_at
-  if not t or t.shadow or c.state ~= 'closed' or c.closed_at == 0 or since < 0 or since >= t.ramp then return 1000 end
+  if c.closed_at == 0 or c.state ~= 'closed' or not c.text then return 1000 end
+  local t, since = terms_of(c), now - c.closed_at
+  if t.shadow or since < 0 or since >= t.ramp then return 1000 end
   return 100 + floor(900 * since / t.ramp)
 end
 

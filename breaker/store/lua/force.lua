@@ -17,6 +17,5 @@ if word == 'forced-open' or word == 'disabled' then
 elseif c.state == 'forced-open' or c.state == 'disabled' then
   -- From forced-open it is tried by probes; from disabled it counts from now on.
   move(c, c.state == 'disabled' and 'closed' or 'half-open', now)
-  redis.call('HDEL', KEYS[12], 'author', 'reason')
 end
 return {0, now, CODES[standing_of(c, now)], c.gen, c.moved, was}

@@ -6,14 +6,15 @@
 --        count of tenants that were asked to pause, then per tenant: name, us;
 --        then per probe: id, end ("ok", "failed", "gone")
 --
--- Returns {0, now, state, generation, it moved, is alone with it, until, failing permille (when it opened)}
+-- Returns {0, now, state, generation, it moved, is alone with it, until, failing permille (when it opened),
+--          until when the downstream asked for time}
 -- include limits
 local now, replica, gen, draw = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[10])
 local off = off_time(now, ARGV[11], '9e18')
 if off then return {off, now} end
 local op = load_operation(now)
 if not op then return {3, now} end
-local c, t = op.circuit, op.circuit.terms
+local c, t = op.circuit, terms_of(op.circuit)
 local calls, failed, slow, streak = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local stress, pause, tenants = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[12])
 local alone, failing, changed = 0, 0, false
@@ -124,4 +125,4 @@ elseif c.adaptive > 0 then
   c.adaptive, changed = 0, true
 end
 if changed then save_circuit(c) end
-return {0, now, CODES[standing_of(c, now)], c.gen, c.moved, alone, c.ends, c.moved == 1 and failing or 0}
+return {0, now, CODES[standing_of(c, now)], c.gen, c.moved, alone, c.ends, c.moved == 1 and failing or 0, int(c.pause)}
