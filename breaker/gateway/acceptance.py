@@ -25,7 +25,7 @@ from breaker.core.jobs import (
 )
 from breaker.core.retry import FailureClass, classify
 from breaker.core.verdict import Admitted, Policy
-from breaker.gateway.attempt import retry_after_us
+from breaker.gateway.asked_time import retry_after_us
 from breaker.gateway.call import Call, CallerError, Kind, Receipt, Refusal, Wishes
 from breaker.gateway.downstream import DownstreamError, Response
 from breaker.gateway.job_ends import end_of

@@ -13,26 +13,21 @@ decided in `core/retry.py`; several jobs in one request are in `batches.py`.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import quote
 
 from breaker.core.events import Result
 from breaker.core.job_policy import Effects
 from breaker.core.jobs import JobHead, LeasedJob
-from breaker.core.retry import RETRY_AFTER_MAX_US, Failed, FailureClass, classify
+from breaker.core.retry import Failed, FailureClass, classify
+from breaker.gateway.asked_time import retry_after_us, value_of
 from breaker.gateway.downstream import ConnectFailed, DownstreamError, Response, TimedOut, TooLarge
 from breaker.gateway.endings import result_of, result_of_failure
 from breaker.gateway.job_payload import Payload
-from breaker.gateway.passage import Headers
 from breaker.gateway.work import Work
 
-_SECONDS = re.compile(rb"[0-9]+")
-_SECONDS_DIGITS = 9  # more than anybody waits
 _POOL_MAY_REPEAT = frozenset({"PUT", "DELETE"})
 
 
@@ -188,29 +183,10 @@ async def exchange(
         body=content,
         is_cut=is_cut,
         retry_after_us=retry_after_us(response.headers, now_us + took_us),
-        says_never=(_value(response.headers, b"breaker-retry") or b"").strip().lower() == b"never",
+        says_never=(value_of(response.headers, b"breaker-retry") or b"").strip().lower() == b"never",
         service_us=max(1, took_us),
         result=result_of(response),
     )
-
-
-def retry_after_us(headers: Headers, now_us: int) -> int | None:
-    """
-    What `Retry-After` asks for (RFC 9110, section 10.2.3); None when there is none, or none that can be read.
-
-    A date is held against the answer's own `Date`, so that the two clocks need not agree.
-    """
-    value = _value(headers, b"retry-after")
-    if value is None:
-        return None
-    value = value.strip()
-    if _SECONDS.fullmatch(value):
-        return int(value) * 1_000_000 if len(value) <= _SECONDS_DIGITS else RETRY_AFTER_MAX_US
-    moment_us = _date_us(value)
-    if moment_us is None:
-        return None
-    said_us = _date_us(_value(headers, b"date") or b"")
-    return max(0, moment_us - (now_us if said_us is None else said_us))
 
 
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -240,19 +216,3 @@ def _failed(error: DownstreamError) -> Failed:
             return Failed.TOO_LARGE
         case _:
             return Failed.BROKEN
-
-
-def _value(headers: Headers, wanted: bytes) -> bytes | None:
-    """Of the first header of that name, in lower case."""
-    return next((value for name, value in headers if name.lower() == wanted), None)
-
-
-def _date_us(value: bytes) -> int | None:
-    """An HTTP date in microseconds since 1970."""
-    try:
-        moment = parsedate_to_datetime(value.decode("ascii"))
-    except (ValueError, TypeError):
-        return None
-    if moment.tzinfo is None:  # `-0000`: what HTTP calls GMT
-        moment = moment.replace(tzinfo=UTC)
-    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from breaker.core.events import Outcome, Result
 from breaker.core.verdict import Admitted, Policy
+from breaker.gateway.asked_time import is_slow_down
 from breaker.gateway.call import Call, CallerError, Kind, Refusal
 from breaker.gateway.downstream import ConnectFailed, DownstreamError, Response, TimedOut, TooLarge
 
@@ -42,14 +43,11 @@ def outcome_of(verdict: Admitted | None) -> Outcome:
 
 
 def result_of(response: Response) -> Result:
-    """What the downstream made of it; 429, and 503 with Retry-After, ask us to slow down."""
+    """What the downstream made of it; 429, and 503 that says for how long, ask us to slow down."""
     status = response.status
     if status < HTTPStatus.BAD_REQUEST:
         return Result.OK
-    if status == HTTPStatus.TOO_MANY_REQUESTS or (
-        status == HTTPStatus.SERVICE_UNAVAILABLE
-        and any(name.lower() == b"retry-after" for name, _ in response.headers)
-    ):
+    if is_slow_down(status, response.headers):
         return Result.SLOW_DOWN
     # 501 says that nobody can do this here: no sign of illness.
     is_callers = status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.NOT_IMPLEMENTED

@@ -19,7 +19,7 @@ from breaker.core.events import Result
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted
 from breaker.gateway.acceptance import Acceptance
-from breaker.gateway.attempt import retry_after_us
+from breaker.gateway.asked_time import retry_after_us
 from breaker.gateway.call import Call, CallerError, Kind
 from breaker.gateway.downstream import DownstreamError, Response, TimedOut
 from breaker.gateway.endings import FOREVER, outcome_of, result_of, result_of_failure

@@ -9,8 +9,8 @@ import pytest
 from breaker.core.events import Result
 from breaker.core.job_policy import Effects
 from breaker.core.model import Credential
-from breaker.core.retry import RETRY_AFTER_MAX_US, Failed, FailureClass
-from breaker.gateway.attempt import Attempted, attempt, probe, retry_after_us
+from breaker.core.retry import Failed, FailureClass
+from breaker.gateway.attempt import Attempted, attempt, probe
 from breaker.gateway.job_payload import Payload
 from breaker.gateway.work import Work
 from tests.gateway.leased import NAME, NOW, leased, work_with
@@ -235,33 +235,6 @@ async def test_with_effects_once_not_even_the_pool_sends_twice(
     assert (first.failure, len(seen)) == (None, requests)
     assert {received.body for received in seen} == {body}
     assert second.failure is (FailureClass.AMBIGUOUS if effects is Effects.ONCE else None)
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ([], None),
-        ([(b"Retry-After", b"7")], 7_000_000),
-        ([(b"RETRY-AFTER", b" 0 ")], 0),
-        ([(b"retry-after", b"9" * 5_000)], RETRY_AFTER_MAX_US),
-        ([(b"retry-after", b"-1")], None),
-        ([(b"retry-after", b"1.5")], None),
-        ([(b"retry-after", b"soon")], None),
-        ([(b"retry-after", b"\xff")], None),
-        ([(b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT")], 30_000_000),
-        ([(b"retry-after", b"Fri, 15 Jan 2027 07:59:59 GMT")], 0),
-        (
-            [(b"retry-after", b"Fri, 15 Jan 2027 09:00:09 GMT"), (b"date", b"Fri, 15 Jan 2027 09:00:00 GMT")],
-            9_000_000,
-        ),
-        ([(b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT"), (b"date", b"whenever")], 30_000_000),
-    ],
-)
-def test_retry_after_is_read_in_seconds_and_as_a_date(
-    headers: list[tuple[bytes, bytes]], expected: int | None
-) -> None:
-    """The owner of a downstream: both forms of RFC 9110 are obeyed, also with a clock that is an hour off."""
-    assert retry_after_us(headers, NOW) == expected
 
 
 async def probed(status: bytes, *, keep: bool = True) -> bool | None:

@@ -111,6 +111,7 @@ async def desk(
 ) -> AsyncIterator[Desk]:
     """In the end no slot may be held, and every place in the budget must have been given back."""
     operation: dict[str, Any] = {"max_wait": "0s", "linger": "0s", **fields}
+    operation.setdefault("circuit", "off")  # what many failures do besides is told elsewhere
     if retry is not None:
         operation["retry"] = retry
     async with raw_downstream(script) as downstream:
