@@ -14,6 +14,7 @@ from breaker.core.model import Operator, Role
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Refused
 from breaker.store.capacity import CircuitLook
+from breaker.web.admin import status_of
 from breaker.web.admin_views import circuit_view
 from tests.web.admin_scene import CHARGE, LOOK_UP, REFUND, Scene, admin_scene
 
@@ -44,6 +45,16 @@ async def test_a_forced_circuit_says_who_why_and_until_when(scene: Scene) -> Non
         row["operation"]: row["circuit"]["state"] for row in (await scene.get("operations"))["operations"]
     }
     assert states == {CHARGE: "forced-open", REFUND: "closed", LOOK_UP: "closed"}
+
+
+async def test_the_status_page_shows_the_same(scene: Scene) -> None:
+    """It needs no key, and is what is open on the wall."""
+    found = (await scene.post(PATH, state="forced-open", reason="INC-7"))["circuit"]
+    look, now_us = await scene.capacity.look(CHARGE), scene.capacity.clock.now_us()
+    told = status_of(scene.operations[CHARGE], look, None, now_us)
+    assert told is not None
+    assert (told["circuit"], told["in_use"], told["queue"]) == (found, 0, None)
+    assert status_of(scene.operations[CHARGE], None, None, now_us) is None
 
 
 async def test_what_was_done_stands_in_the_audit_stream(scene: Scene) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from breaker.core.circuit_policy import CircuitMode, CircuitPolicy, SlowDown
 from breaker.core.job_policy import Callback, Durability, Idempotency
 from breaker.core.model import (
     Capacity,
@@ -143,6 +144,8 @@ GIVES: list[tuple[Kind, Operation, Operation]] = [
     (Kind.DEGRADED, replace(PLAIN, capacity=LIMITED), PLAIN),
     (Kind.OUTCOME_UNKNOWN, operation(match="DELETE /a"), operation(match="GET /a")),
     (Kind.TENANT_LIMIT, queued(tenant_jobs_max=5), queued()),
+    (Kind.TENANT_LIMIT, replace(PLAIN, slow_down=SlowDown.TENANT), PLAIN),
+    (Kind.CIRCUIT_OPEN, replace(queued(), circuit=CircuitPolicy(mode=CircuitMode.SHADOW)), replace(PLAIN, circuit=CircuitPolicy(mode=CircuitMode.OFF))),
     (Kind.TENANT_LIMIT, queued(tenant_bytes_max=5), PLAIN),
     (Kind.TENANT_LIMIT, replace(queued(), capacity=Capacity(per_tenant=Limits())), replace(queued(), capacity=LIMITED)),
     (Kind.QUEUE_FULL, queued(), PLAIN),

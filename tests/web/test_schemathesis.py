@@ -71,7 +71,7 @@ def shipped(folder: Path, ports: dict[str, int]) -> None:
         target = folder / file.relative_to(ROOT / "config")
         target.parent.mkdir(parents=True, exist_ok=True)
         text = re.sub(r"max_wait: \d+m?s", "max_wait: 50ms", text)
-        text = re.sub(r"window: \d+m?s", "window: 50ms", text)  # of batches
+        text = re.sub(r"(max_items: .*\n *window:) \d+m?s", r"\1 50ms", text)  # of batches
         text = re.sub(r"^( *)durability: .*\n", "", text, flags=re.MULTILINE)
         target.write_text(
             re.sub(r"^( *)(max_jobs: \d+)", r"\1\2\n\1durability: memory", text, flags=re.MULTILINE)
