@@ -14,6 +14,7 @@ from breaker.core.model import LEASE_US, Limits, Rate
 from breaker.core.state import Ask
 from breaker.core.terms import Terms
 from breaker.core.verdict import Admitted, Refused, Waiting
+from breaker.store.parts import HEAD_SIZE
 from breaker.store.policy import publish_arguments
 from breaker.store.server_binary import find_server
 from tests.model.twin import Twin
@@ -117,7 +118,7 @@ def test_a_lease_is_told_of_for_each_call(redis: Redis, cluster: str) -> None:
     twin = Twin(redis, cluster, Terms(tenants={"acme": Limits(concurrency=5)}), START)
     asks: list[str | int] = ["AAAAAAAA.1", "x", 1, 0, "AAAAAAAA.2", "acme", 1, 0]
     reply = twin.run("admit", START, "", "", "AAAAAAAA", LEASE_US, *asks)
-    assert [reply[11], reply[18]] == [0, 1]
+    assert [reply[HEAD_SIZE + 6], reply[HEAD_SIZE + 13]] == [0, 1]
     assert redis.zrange(twin.keys.named("slots"), 0, -1) == [b"AAAAAAAA.2"]
 
 

@@ -148,7 +148,7 @@ def first_then(first: bytes | None, then: bytes) -> Callable[[Received], bytes |
     "first",
     [
         answer(500, b"{}"),
-        answer(503, b"{}", "Retry-After: 1"),
+        answer(503, b"{}", "Retry-After: 0"),
         answer(429, b"{}"),
         answer(409, b"{}", "Retry-After: 1"),
     ],
