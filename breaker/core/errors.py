@@ -61,9 +61,17 @@ class StoreAwayError(StartError):
 
 
 class StoreError(BreakerError):
-    """The store did not do what was asked."""
+    """
+    The store did not do what was asked.
+
+    Attributes:
+        is_partial: One node of a Cluster did not, and others can still be used: it says nothing of the store as a
+            whole.
+
+    """
 
     kind = "connection"
+    is_partial = False
 
 
 class StoreTimeoutError(StoreError):

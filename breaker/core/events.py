@@ -90,10 +90,19 @@ class RoundTripEnded:
 
 @dataclass(slots=True)
 class StoreFailed:
-    """An exchange with the store failed; `kind` is that of the StoreError."""
+    """
+    An exchange with the store failed; `kind` is that of the StoreError.
+
+    Attributes:
+        operation: Whose step it was; empty when all of the exchange failed.
+        is_partial: Only what one node of a Cluster has is concerned.
+
+    """
 
     kind: str
     detail: str
+    operation: str = ""
+    is_partial: bool = False
 
 
 @dataclass(slots=True)
@@ -274,17 +283,25 @@ class CallRetried:
 
 @dataclass(slots=True)
 class DegradedBegan:
-    """The store cannot be used: operations do what their configuration says; `kind` is that of the StoreError."""
+    """
+    The store cannot be used: operations do what their configuration says; `kind` is that of the StoreError.
+
+    Attributes:
+        operation: The only one, when others go on: its node of a Cluster cannot be used; else empty.
+
+    """
 
     kind: str
     detail: str
+    operation: str = ""
 
 
 @dataclass(slots=True)
 class DegradedEnded:
-    """The store is used again."""
+    """The store is used again, by this operation or (empty) by all."""
 
     seconds: float
+    operation: str = ""
 
 
 @dataclass(slots=True)

@@ -222,8 +222,10 @@ def lease_in_turn(step: Step, group: str, *, is_batch: bool) -> None:
     steps_max = 2 * most + 64
     while not step.is_blocked and len(step.out.jobs) < most and step.steps < steps_max:
         step.steps += 1
-        is_probe = not is_batch and is_probing(step.state.circuit, step.view.terms.circuit, step.now)
-        choose = fairness.pick_urgent if is_probe else fairness.pick
+        circuit = step.view.terms.circuit
+        tries_only = not is_batch and is_probing(step.state.circuit, circuit, step.now)
+        tries_only = tries_only and circuit is not None and not circuit.is_shadow
+        choose = fairness.pick_urgent if tries_only else fairness.pick
         picked = choose(step.jobs.turn, group, step.now)
         if picked is None:
             break

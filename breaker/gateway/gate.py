@@ -8,6 +8,7 @@ cannot, each operation does what its configuration says.
 2. What needs the store for its safety never starts without it: work with a queue, and effects that must happen once.
 3. A slot goes back to where it came from.
 4. A call that waits when the store is lost, or comes back, goes on waiting at the other place for what is left.
+5. What one node of a Cluster did not decide is decided here for its own operations, and others do not notice.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from breaker.store.health import StoreKeeper
 
 # Behind the id of a call that the store is asked about once more: its first id was withdrawn there.
 AGAIN = "-again"
+MOVES_MAX = 3  # from here to the store, which comes and goes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class Gate:
         self, store: CapacityStore, keeper: StoreKeeper, local: LocalCapacity, *, timeout_ms: int
     ) -> None:
         self._store, self._keeper, self._local = store, keeper, local
-        self._health, self._circuits = keeper.health, store.circuits
+        self._circuits = store.circuits
         self._seconds = timeout_ms / 1_000
         self._again: dict[str, Ask] = {}
 
@@ -99,15 +101,18 @@ class Gate:
             return alone(work.operation, alone_us)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        verdict = await self._ask_store(work, ask) if self._health.is_usable else None
-        if verdict is None:
+        is_usable = self._keeper.is_usable(work.operation.name)
+        verdict = await self._ask_store(work, ask) if is_usable else None
+        id_, moves = ask.id, 0
+        while verdict is None and moves < MOVES_MAX:
             verdict = await self._ask_here(work, left_of(ask, loop.time() - began))
-        if verdict is None:
-            # The store is back (rule 4).
-            again = replace(left_of(ask, loop.time() - began), id=ask.id + AGAIN)
-            verdict = await self._ask_store(work, again)
-            if isinstance(verdict, Admitted):
-                self._again[ask.id] = again
+            if verdict is None:
+                # The store is back (rule 4).
+                id_, moves = id_ + AGAIN, moves + 1
+                again = replace(left_of(ask, loop.time() - began), id=id_)
+                verdict = await self._ask_store(work, again)
+                if isinstance(verdict, Admitted):
+                    self._again[ask.id] = again
         return verdict or await self._ask_here(work, replace(ask, wait_us=0)) or gone()
 
     async def _ask_store(self, work: Work, ask: Ask) -> Admitted | Refused | TooCostly | Refusal | None:
@@ -120,8 +125,10 @@ class Gate:
             if isinstance(verdict, Waiting):
                 waits = True
                 verdict = await store.wait_for_turn(lane, ask, ask.wait_us / 1e6)
-        except (StoreError, TimeoutError):
-            self._keeper.doubt()
+        except (StoreError, TimeoutError) as exc:
+            # Rule 5. Out of time, it may also have stood behind what was for a node that hangs.
+            is_partial = exc.is_partial if isinstance(exc, StoreError) else store.coalescer.fails_in_parts
+            self._keeper.doubt(lane.operation if is_partial else "")
             if waits:
                 store.coalescer.withdraw(lane, ask)
             return None
@@ -162,7 +169,7 @@ class Gate:
             result=ended.result, took_us=ended.took_us, retry_after_us=ended.retry_after_us,
         )  # fmt: skip
         self._circuits.ended(name, call)
-        if not self._health.is_usable and self._local.told(
+        if not self._keeper.is_usable(name) and self._local.told(
             work.lane, partial(self._circuits.report_of, name, call)
         ):
             self._circuits.begin_anew(name)

@@ -30,6 +30,13 @@ OWN = "-local"  # behind a call's id: what the store may yet do with that id is 
 GRANT_S_MAX = 0.5
 FOREVER_US = 2**52
 
+Which = Callable[[str], bool]  # whether an operation is meant, by its name
+
+
+def everything(operation: str) -> bool:
+    del operation
+    return True
+
 
 @dataclass(slots=True)
 class Known:
@@ -170,10 +177,10 @@ class LocalCapacity:
             on_report(circuit, terms, report, self._now_us())
         return circuit.generation != generation
 
-    def reopen(self) -> list[tuple[Lane, Episode]]:
-        """The store is used again: those who wait go there, and this is what to tell it."""
+    def reopen(self, is_meant: Which = everything) -> list[tuple[Lane, Episode]]:
+        """The store is used again by these operations: who waits goes there, and this is what to tell it."""
         episodes = []
-        for station in self._stations.values():
+        for station in self._those(is_meant):
             alone, station.alone = station.alone, None
             if alone is None:
                 continue
@@ -186,10 +193,10 @@ class LocalCapacity:
                 episodes.append((station.lane, self._told(station, alone)))
         return episodes
 
-    def leases(self) -> list[tuple[Lane, Ask]]:
-        """Calls that hold a slot which the store does not know of; whoever asks tells it."""
+    def leases(self, is_meant: Which = everything) -> list[tuple[Lane, Ask]]:
+        """Calls of these operations with a slot that the store does not know of; whoever asks tells it."""
         found: list[tuple[Lane, Ask]] = []
-        for station in self._stations.values():
+        for station in self._those(is_meant):
             found += (
                 (station.lane, own) for own in station.running.values() if own.id in station.unregistered
             )
@@ -216,6 +223,9 @@ class LocalCapacity:
         if station is None:
             station = self._stations[lane.operation] = Station(lane=lane)
         return station
+
+    def _those(self, is_meant: Which) -> list[Station]:
+        return [station for name, station in self._stations.items() if is_meant(name)]
 
     def _begin(self, operation: Operation, station: Station, now_us: int) -> Alone:
         """Rule 1: empty buckets, and what the store has given to us is in use."""

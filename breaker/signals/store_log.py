@@ -83,9 +83,13 @@ class StoreLog:
     def _degraded(self, event: Degraded) -> None:
         match event:
             case DegradedBegan():
-                self._tell("warning", "degraded_began", kind=event.kind, detail=event.detail)
+                self._tell(
+                    "warning", "degraded_began", kind=event.kind, detail=event.detail, **only(event.operation)
+                )
             case DegradedEnded():
-                self._tell("info", "degraded_ended", seconds=round(event.seconds, 3))
+                self._tell(
+                    "info", "degraded_ended", seconds=round(event.seconds, 3), **only(event.operation)
+                )
             case OverAdmitted(over=0):
                 self._tell("info", "degraded_counted", operation=event.operation, started=event.started)
             case OverAdmitted():
@@ -96,3 +100,8 @@ class StoreLog:
                     started=event.started,
                     over=event.over,
                 )
+
+
+def only(operation: str) -> dict[str, str]:
+    """Which operation it is about, when that is not all of them."""
+    return {"operation": operation} if operation else {}

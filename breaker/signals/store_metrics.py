@@ -2,7 +2,8 @@
 Store metrics: how exchanges with the store go, and what operations do while they do not.
 
 1. `breaker_store_up` is 0 after an exchange that failed, and all the while that the replica is degraded:
-   what is settled late or tried in between does not make the store usable.
+   what is settled late or tried in between does not make the store usable. What one node of a Cluster fails is
+   counted, and does not make it 0: the operations that it has show their mode.
 2. An operation shows the mode that it is in while degraded. One that the store must remember refuses.
 """
 
@@ -58,6 +59,7 @@ class StoreMetrics:
         self._jump: tuple[float, float] | None = None
         self._answers: bool | None = None
         self._is_degraded = False
+        self._apart: set[str] = set()  # operations that are degraded by themselves
         self._modes: dict[str, WhenStoreDown] = {}
         self._over: dict[str, Add] = {}
         self._make_exchanges(registry)
@@ -92,11 +94,18 @@ class StoreMetrics:
                     self._show_up(answers=True)
             case StoreFailed():
                 self._errors[event.kind if event.kind in self._errors else OTHER](1)
-                self._show_up(answers=False)
+                if not event.is_partial:
+                    self._show_up(answers=False)
             case ClockJumped():
                 self._jump = (self._now(), event.jumped_us / 1e6)
             case StoreReset():
                 self._resets(1)
+            case DegradedBegan(operation=name) if name:
+                self._apart.add(name)
+                self._show_modes()
+            case DegradedEnded(operation=name) if name:
+                self._apart.discard(name)
+                self._show_modes()
             case DegradedBegan() | DegradedEnded():
                 self._is_degraded = isinstance(event, DegradedBegan)
                 self._show_up(answers=not self._is_degraded)
@@ -113,8 +122,9 @@ class StoreMetrics:
     def _show_modes(self) -> None:
         """Rule 2."""
         for name, own in self._modes.items():
+            is_degraded = self._is_degraded or name in self._apart
             for mode in WhenStoreDown:
-                self._degraded.labels(name, mode).set(self._is_degraded and mode is own)
+                self._degraded.labels(name, mode).set(is_degraded and mode is own)
 
     def _make_exchanges(self, registry: CollectorRegistry) -> None:
         self._up = Gauge(

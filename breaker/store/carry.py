@@ -43,15 +43,15 @@ class Episode:
     tenants: tuple[tuple[str, int], ...]
 
 
-async def probe(coalescer: Coalescer) -> None:
+async def probe(coalescer: Coalescer, operation: str = PROBE) -> None:
     """
-    A small write, by the way that decisions go.
+    A small write, by the way that decisions go: to where this operation's keys are.
 
     Raises:
         StoreError: It was not taken.
 
     """
-    await coalescer.run(coalescer.lane(PROBE), "probe", b"")
+    await coalescer.run(coalescer.lane(operation), "probe", b"")
 
 
 async def carry(coalescer: Coalescer, lane: Lane, replica: str, episode: Episode) -> int:

@@ -5,12 +5,13 @@ Cluster line: whole batches of commands to a Cluster, each to the node that has 
 2. What a node fails, fails in the places of its own commands; the others have their replies.
 3. A command that was refused because its slot is elsewhere, or is moving, is sent once more within the same
    deadline. One whose reply got lost never is.
-4. Commands without a key (WAIT, WAITAOF) follow the others on each node; the smallest of the answers counts.
+4. While any other node is not known to be ill, what fails is a part's own and not the whole store's.
+5. An exchange is over a moment before `store.timeout`: who stood behind a node that hangs is still decided in time.
+6. Commands without a key (WAIT, WAITAOF) follow the others on each node; the smallest of the answers counts.
 """
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, ResponseError, TryAgainError
@@ -26,6 +27,7 @@ from breaker.store.scripts import Script
 from breaker.store.slots import SlotTable, find_table, key_of, slot_of
 
 PAUSE_S = 0.02  # before what is moving is asked once more
+BEHIND_S, BEHIND_SHARE = 0.1, 0.25  # what is left of the time for those behind: the smaller of both
 OPEN_GRACE_S = 0.5  # the other nodes may take so long once one is there
 
 # What a script is told when its slot is half moved. Scripts read what they will write before the first
@@ -41,16 +43,23 @@ class ClusterLine:
     def __init__(self, settings: StoreSettings, scripts: dict[str, Script]) -> None:
         self._settings, self._scripts = settings, scripts
         self._address = address_of(settings)
-        self._seconds = settings.timeout_ms / 1_000
+        seconds = settings.timeout_ms / 1_000
+        self._seconds = seconds - min(BEHIND_S, seconds * BEHIND_SHARE)
         self._owners: list[Node | None] = []
         self._peers: dict[Node, Peer] = {}
         self._fresh: SlotTable | None = None  # found behind our back; taken before the next exchange
         self._finding: asyncio.Task[None] | None = None
         self._found_at = 0.0
+        self._answers = True  # some node did when it was last asked
 
     @property
     def is_open(self) -> bool:
         return any(peer.is_open for peer in self._peers.values())
+
+    @property
+    def fails_in_parts(self) -> bool:
+        """Rule 4: nodes that were not asked lately may be away as well, which the search for a slot table finds out."""
+        return self._answers and not all(peer.is_ill for peer in self._peers.values())
 
     async def open(self) -> Greeting:
         """
@@ -67,6 +76,7 @@ class ClusterLine:
         await self.close()
         try:
             await self._take(await find_table(self._settings, self._address, known))
+            self._answers = True
         except RedisError as exc:
             raise as_ours(exc) from exc
         waiting: set[asyncio.Task[None]] = {peer.opened() for peer in self._peers.values()}
@@ -111,6 +121,7 @@ class ClusterLine:
             told += await self._send(commands, again, shared, replies, until)
         for place, at in enumerate(shared):
             replies[at] = smallest([answers[place] for answers in told])
+        self._answers = self._answers or not all(isinstance(reply, StoreError) for reply in replies)
         if any(isinstance(reply, Exception) for reply in replies):
             self._look_again()
             return [in_our_words(reply) if isinstance(reply, Exception) else reply for reply in replies]
@@ -209,8 +220,11 @@ class ClusterLine:
 
     async def _find(self) -> None:
         known = [node for node, peer in self._peers.items() if peer.is_open]
-        with suppress(RedisError):  # asked again with the next failure
+        try:
             self._fresh = await find_table(self._settings, self._address, known)
+            self._answers = True
+        except RedisError:  # asked again with the next failure
+            self._answers = False
 
     async def _take(self, table: SlotTable) -> None:
         self._fresh, self._owners = None, list(table.owners)

@@ -4,6 +4,7 @@ The coalescer: calls that arrive while a round trip is under way share the next 
 No timer and no extra latency when idle; under load many decisions travel in one exchange, and
 slots that come back travel along. One exchange at a time, each operation with a bounded share of
 it, so that a flood of one cannot starve another. A failed exchange fails exactly its own calls.
+What one node of a Cluster fails is put off, and nothing that is for the others waits for it.
 """
 
 import asyncio
@@ -97,6 +98,8 @@ class Coalescer:
         self._opening: asyncio.Task[tuple[int, int, int]] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._soon: asyncio.TimerHandle | None = None
+        self._put_off: dict[str, Lane] = {}  # those whose node failed, until `_later`
+        self._later: asyncio.TimerHandle | None = None
         self._pending = 0
         self._failing_since_us: int | None = None
         self.on_clock_jump: Callable[[], None] | None = None
@@ -225,6 +228,11 @@ class Coalescer:
         self._kick(lane)
         return answer
 
+    @property
+    def fails_in_parts(self) -> bool:
+        """Whether a failure now would be an operation's own, and not the store's as a whole."""
+        return self._line.fails_in_parts
+
     def look_whose_turn(self, lane: Lane) -> None:
         """Grant with the next round trip."""
         lane.grant_timer = None
@@ -233,10 +241,10 @@ class Coalescer:
 
     async def close(self) -> None:
         """Deliver what must not be lost, as far as the store takes it, and hang up."""
-        self._start()
+        self._try_again()
         while self._task:
             await self._task
-        for timer in (self._retry, self._soon):
+        for timer in (self._retry, self._soon, self._later):
             if timer:
                 timer.cancel()
         if self._opening:
@@ -252,6 +260,12 @@ class Coalescer:
 
     def _settle_now(self) -> None:
         self._soon = None
+        self._start()
+
+    def _try_again(self) -> None:
+        self._later = None
+        self._active |= self._put_off
+        self._put_off.clear()
         self._start()
 
     def _start(self) -> None:
@@ -348,7 +362,7 @@ class Coalescer:
                 note_reach(parts, replies[len(parts) :])
                 del replies[len(parts) :]
         except StoreError as exc:
-            self._failed(exc)
+            self._failed(exc, "")
             for part in parts:
                 part.on_failure(exc)
                 self._plan(part)
@@ -359,10 +373,12 @@ class Coalescer:
             raise
         received_us = monotonic_us()
         self._note_clock(replies, sent_us, received_us)
-        delivered = [self._deliver(part, reply) for part, reply in zip(parts, replies, strict=True)]
-        if not all(delivered):
+        errors = [self._deliver(part, reply) for part, reply in zip(parts, replies, strict=True)]
+        if any(error and not error.is_partial for error in errors):
             # It answers, and refuses (read-only, no replicas): that is not up, and asking at once is no use.
             return False
+        if all(errors):
+            return True  # nothing was done, and all of it is put off
         if self._failing_since_us is not None:
             self._emit(StoreRecovered((received_us - self._failing_since_us) / 1e6))
             self._failing_since_us = None
@@ -401,17 +417,30 @@ class Coalescer:
         else:
             self._clock.heard(store_us, sent_us, received_us)
 
-    def _deliver(self, part: Part, reply: Any) -> bool:
-        """Hand a reply on; whether the store did what the part asked for."""
+    def _deliver(self, part: Part, reply: Any) -> StoreError | None:
+        """Hand a reply on; what kept the store from doing what the part asked for."""
         error = error_in(part, reply)
         if error:
-            self._failed(error)
+            error.is_partial = self._line.fails_in_parts
+            self._failed(error, part.lane.operation)
             before = len(part.lane.asks) + len(part.lane.accepts)
             part.on_failure(error)
             self._pending += len(part.lane.asks) + len(part.lane.accepts) - before
         self._plan(part)
-        # After a clock error the same calls ask again at once, with the estimate corrected.
-        return error is None or isinstance(error, StoreClockError)
+        if isinstance(error, StoreClockError):
+            return None  # the same calls ask again at once, with the estimate corrected
+        if error and error.is_partial:
+            self._put_it_off(part.lane)
+        return error
+
+    def _put_it_off(self, lane: Lane) -> None:
+        """What must not be lost need not hammer a node that is ill, nor keep what is for others from going out."""
+        if lane.is_idle or lane.asks or lane.accepts:
+            return
+        self._put_off[lane.operation] = lane
+        self._active.pop(lane.operation, None)
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
 
     def _plan(self, part: Part) -> None:
         """
@@ -449,10 +478,10 @@ class Coalescer:
         if self.on_clock_jump:
             self.on_clock_jump()
 
-    def _failed(self, exc: StoreError) -> None:
-        if self._failing_since_us is None and not isinstance(exc, StoreClockError):
+    def _failed(self, exc: StoreError, operation: str) -> None:
+        if self._failing_since_us is None and not isinstance(exc, StoreClockError) and not exc.is_partial:
             self._failing_since_us = monotonic_us()
-        self._emit(StoreFailed(exc.kind, str(exc)))
+        self._emit(StoreFailed(exc.kind, str(exc), operation, exc.is_partial))
 
 
 def note_reach(parts: list[Part], replies: list[Any]) -> None:

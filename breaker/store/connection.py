@@ -74,6 +74,11 @@ class Line:
     def is_open(self) -> bool:
         return self._connection is not None
 
+    @property
+    def fails_in_parts(self) -> bool:
+        """Whether what fails may be one part's own: there is one server, so it is not."""
+        return False
+
     async def open(self) -> tuple[int, int, int]:
         """
         Connect, load the scripts, and ask the time.

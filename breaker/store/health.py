@@ -8,13 +8,14 @@ Health: can the store be used for decisions?
 4. A clock that jumped is not down: the estimate is corrected already.
 5. A store that has lost our state is down at once. When it has our limits again, it stays so for one renewal: what
    other replicas hold must be known before it grants freely.
+6. What one node of a Cluster fails concerns the operations that it has: each of them by the same rules, no other.
 
 `Health` is the rules; `StoreKeeper` tries the store, and tells when operations are on their own.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from breaker.core.errors import (
@@ -104,19 +105,26 @@ class Returning:
     Attributes:
         write: A small write by the way that decisions go; raises StoreError.
         register: Bring back limits and leases before anybody asks; raises StoreError.
-        reopen: It is used from now on: what was done without it is told, ahead of the first question.
+        reopen: It is used from now on, but by these operations: what was done without it is told, ahead of the
+            first question.
         lost: It is down: whoever waits for it must not go on.
+        part: The same for one operation, by its name.
 
     """
 
     write: Callable[[], Awaitable[object]]
     register: Callable[[], Awaitable[object]]
-    reopen: Callable[[], None]
+    reopen: Callable[[Collection[str]], None]
     lost: Callable[[], None]
+    part: Callable[[str], "Returning"] | None = None
 
 
 class StoreKeeper:
-    """Finds out whether the store can be used, for one replica; hears the events of its connection."""
+    """
+    Finds out whether the store can be used, for one replica; hears the events of its connection.
+
+    For an operation whose node failed (rule 6) it has another keeper, which knows that operation alone.
+    """
 
     def __init__(
         self,
@@ -125,6 +133,7 @@ class StoreKeeper:
         on_bug: Callable[[BaseException], None],
         *,
         draw: Callable[[], float] = random.random,
+        operation: str = "",
     ) -> None:
         """
         Wire it; nothing runs before `start`.
@@ -132,10 +141,13 @@ class StoreKeeper:
         Args:
             on_bug: Told of a mistake of ours; the store is tried again all the same.
             draw: 0..1, for the jitter.
+            operation: The only one that it is about; empty: the store as a whole.
 
         """
         self.health = health
         self._emit, self._on_bug, self._draw = emit, on_bug, draw
+        self._operation = operation
+        self._parts: dict[str, StoreKeeper] = {}
         self._doubted = asyncio.Event()
         self._returning: Returning | None = None
         self._task: asyncio.Task[None] | None = None
@@ -146,12 +158,26 @@ class StoreKeeper:
         self._task = asyncio.get_running_loop().create_task(self._run(returning))
 
     async def close(self) -> None:
+        for part in self._parts.values():
+            await part.close()
         if self._task:
             await end([self._task])
+
+    def is_usable(self, operation: str) -> bool:
+        """Whether decisions of this operation may be asked for."""
+        if self._parts and (part := self._parts.get(operation)) and not part.health.is_usable:
+            return False
+        return self.health.is_usable
 
     def listen(self, event: Event) -> None:
         """What the connection tells of itself. A refusal may be one operation's own: the next write says more."""
         match event:
+            case StoreFailed(is_partial=True, kind=StoreResetError.kind, detail=detail, operation=operation):
+                if part := self._part(operation):
+                    part.failed(StoreResetError.kind, detail)
+            case StoreFailed(is_partial=True, kind=kind, operation=operation):
+                if kind != StoreClockError.kind and (part := self._part(operation)):
+                    part.doubt()
             case StoreFailed(kind=StoreRefusedError.kind):
                 self.doubt()
             case StoreFailed(kind=kind, detail=detail):
@@ -168,19 +194,36 @@ class StoreKeeper:
         self._emit(DegradedBegan(StoreError.kind, detail))
         self._doubted.set()
 
-    def doubt(self) -> None:
-        """A decision could not be had: nobody asks before a write was taken."""
+    def doubt(self, operation: str = "") -> None:
+        """A decision could not be had, of this operation alone or by all: nobody asks before a write was taken."""
+        if operation:
+            if part := self._part(operation):
+                part.doubt()
+            return
         self.health.on_doubt()
         self._doubted.set()
 
     def failed(self, kind: str, detail: str) -> None:
         """An exchange failed."""
         if self.health.on_failure(kind, monotonic_us()):
-            self._emit(DegradedBegan(kind, detail))
+            self._emit(DegradedBegan(kind, detail, self._operation))
             if self._returning:
                 self._returning.lost()
         if not self.health.is_usable:
             self._doubted.set()
+
+    def _part(self, operation: str) -> "StoreKeeper | None":
+        """The keeper of one operation, made when it fails for the first time."""
+        returning_of = self._returning.part if self._returning else None
+        if not operation or returning_of is None:
+            return None
+        part = self._parts.get(operation)
+        if part is None:
+            part = self._parts[operation] = StoreKeeper(
+                Health(self.health.timeout_us), self._emit, self._on_bug, draw=self._draw, operation=operation
+            )
+            part.start(returning_of(operation))
+        return part
 
     async def _run(self, returning: Returning) -> None:
         while True:
@@ -195,10 +238,10 @@ class StoreKeeper:
 
     def _reopen(self, returning: Returning) -> None:
         self._doubted.clear()
-        returning.reopen()
+        returning.reopen({name for name, part in self._parts.items() if not part.health.is_usable})
         since_us = self.health.on_up()
         if since_us is not None:
-            self._emit(DegradedEnded((monotonic_us() - since_us) / 1e6))
+            self._emit(DegradedEnded((monotonic_us() - since_us) / 1e6, self._operation))
 
     async def _pause(self) -> None:
         """A store that is down is tried again after a while; one that has forgotten us answers, so at once."""
@@ -212,21 +255,22 @@ class StoreKeeper:
             self.health.on_write()
             if self.health.is_down:
                 await self._register(returning)
-        except StoreRefusedError as exc:
-            self.failed(exc.kind, str(exc))  # its event only raised a doubt
-        except StoreError:
-            pass  # told by the event of its exchange
+        except StoreError as exc:
+            # The event of its exchange has told it, unless that only raised a doubt.
+            if self._operation or isinstance(exc, StoreRefusedError):
+                self.failed(exc.kind, str(exc))
         else:
             return True
         return False
 
     async def _register(self, returning: Returning) -> None:
-        """Rule 5; what it forgets while we are at it begins another renewal."""
+        """Rule 5; that it has forgotten may be found out by this, and begins a renewal. So does what it forgets then."""
         health = self.health
         forgot, health.is_forgetful = health.is_forgetful, False
         try:
             await returning.register()
-            while forgot:
+            while forgot or health.is_forgetful:
+                forgot = True
                 await asyncio.sleep(RENEW_US / 1e6)
                 forgot, health.is_forgetful = health.is_forgetful, False
                 await returning.register()

@@ -26,6 +26,7 @@ from redis.exceptions import NoScriptError, RedisError
 from breaker.core.errors import StoreError, StoreRefusedError
 from breaker.core.events import Listener, ReplicasSeen, StewardChanged, StoreFailed, StoreReset
 from breaker.core.model import StoreSettings
+from breaker.store.address import Topology, address_of
 from breaker.store.connection import as_ours, open_client
 from breaker.store.ending import end
 from breaker.store.keys import cluster_key
@@ -89,6 +90,7 @@ class Members:
     ) -> None:
         """Wire it; nothing is sent before the first beat."""
         self._client = open_client(settings, timeout_ms=TIMEOUT_MS)
+        self._is_on_one_node = address_of(settings).topology is Topology.CLUSTER  # of several
         self._scripts = load_scripts()
         self._cluster, self._replica, self._emit = cluster, replica, emit
         self._keys = [cluster_key(cluster, name) for name in MEMBER_KEYS]
@@ -131,7 +133,8 @@ class Members:
         async with self._one_beat:
             try:
                 await self._beat("" if now_us is None else str(now_us))
-            except StoreError:
+            except StoreError as exc:
+                exc.is_partial = self._is_on_one_node
                 # It may come back without us: what we name must then be known again before others count it as unnamed.
                 self._until_names = 0
                 raise
@@ -179,7 +182,8 @@ class Members:
             try:
                 await self.beat()
             except StoreError as exc:
-                self._emit(StoreFailed(exc.kind, f"this replica could not beat: {exc}"))
+                detail = f"this replica could not beat: {exc}"
+                self._emit(StoreFailed(exc.kind, detail, is_partial=exc.is_partial))
             if self.standing != before and self.on_standing:
                 self.on_standing()
             if self.steward.stewardship and loop.time() >= self._elected_until:

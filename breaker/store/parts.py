@@ -17,6 +17,7 @@ from breaker.store.lane import KEY_COUNT, POLICIES, PROBE, AskItem, Lane, Settle
 from breaker.store.scripts import Script
 
 HEAD_SIZE = 8  # numbers before the first call's
+GRANT_HEAD = 7  # numbers before the ids in the reply of grant.lua
 ITEM_SIZE = 7  # numbers per call in the reply of admit.lua
 
 
@@ -197,7 +198,8 @@ class GrantPart:
     def on_reply(self, reply: list[Any]) -> None:
         check(reply)
         self.lane.waiting, self.next_us = reply[2], reply[3]
-        wake(self.lane, (id_.decode() for id_ in reply[4:]))
+        self.lane.heard_circuit(reply[4], reply[5], moved=reply[6] == 1)
+        wake(self.lane, (id_.decode() for id_ in reply[GRANT_HEAD:]))
 
     def on_failure(self, error: StoreError) -> None:
         # Nobody waits longer than its own timer; the next look is not lost either.

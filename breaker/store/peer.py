@@ -39,6 +39,11 @@ class Peer:
     def is_open(self) -> bool:
         return self._line.is_open
 
+    @property
+    def is_ill(self) -> bool:
+        """Whether it cannot be used, as far as is known."""
+        return self._failure is not None and not self.is_open
+
     def __str__(self) -> str:
         return f"{self.node}: {self._failure or 'open'}"
 

@@ -134,7 +134,9 @@ def test_a_lost_probe_frees_itself_after_its_lease(after: int, free: int) -> Non
     assert probes_free(a_half_open("a", "b", "c"), TERMS, NOW + after) == free
 
 
-@pytest.mark.parametrize(("back", "free"), [(0, 0), (CLOCK_SKEW_US, 0), (CLOCK_SKEW_US + 1, 3), (3_600 * SECOND, 3)])
+@pytest.mark.parametrize(
+    ("back", "free"), [(0, 0), (CLOCK_SKEW_US, 0), (CLOCK_SKEW_US + 1, 3), (3_600 * SECOND, 3)]
+)
 def test_a_probe_from_before_the_clock_went_back_does_not_count(back: int, free: int) -> None:
     """A probe that is lost then would else bar the way for an hour."""
     assert probes_free(a_half_open("a", "b", "c"), TERMS, NOW - back) == free

@@ -21,7 +21,7 @@ from breaker.core.terms import Terms, stated
 from breaker.core.verdict import Admitted, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.keys import Keys
 from breaker.store.lane import CIRCUIT_STATES, POLICIES, PROBE
-from breaker.store.parts import HEAD_SIZE
+from breaker.store.parts import GRANT_HEAD, HEAD_SIZE
 from breaker.store.policy import publish_arguments, text_of
 from breaker.store.scripts import load_scripts
 
@@ -99,7 +99,7 @@ class Twin:
                 "grant", self.now_us, "", "", replica, LEASE_US, int(keeps_alive), OPERATION,
                 f"{self.keys.cluster}:wake:",
             )  # fmt: skip
-            heard = [id_.decode().rstrip("*") for id_ in reply[4:]]
+            heard = [id_.decode().rstrip("*") for id_ in reply[GRANT_HEAD:]]
             owners = {id_.partition(".")[0] for id_ in granted} - {replica}
             for _ in owners:
                 message = channel.get_message(timeout=5)

@@ -19,7 +19,7 @@ from breaker.core.model import Operation
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Refused, Verdict
 from breaker.store.capacity import CapacityStore
-from breaker.store.circuits import CallEnd, Circuits
+from breaker.store.circuits import CallEnd, Circuits, changed
 from tests.store.job_world import JobReplica, Moment, job_replica
 from tests.store.replicas import an_operation, until
 
@@ -95,6 +95,24 @@ class Node:
 
         async def is_so() -> bool:
             return await self.state() is state
+
+        await until(is_so)
+
+    async def quiet(self) -> None:
+        """Wait until no report is under way, whatever became of it."""
+
+        async def is_so() -> bool:
+            return not self.circuits._telling
+
+        await until(is_so)
+
+    async def all_told(self) -> None:
+        """Wait until the store has heard of all that this replica sees."""
+        post = self.circuits._posts[self.operation]
+
+        async def is_so() -> bool:
+            seen = post.window.seen(self.store.clock.now_us())
+            return not (post.is_telling or post.has_news or changed(post.told, seen))
 
         await until(is_so)
 

@@ -30,7 +30,7 @@ class StoreServer:
 
     def __init__(self, binary: ServerBinary, folder: Path, *options: str) -> None:
         folder.mkdir()
-        self._binary, self._folder, self._options = binary, folder, options
+        self._binary, self.folder, self._options = binary, folder, options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -42,7 +42,7 @@ class StoreServer:
         """Start, or start again on what is on disk."""
         self.process = subprocess.Popen(
             [str(self._binary.path), "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket",
-             f"{self._folder}/s", "--dir", str(self._folder), *QUIET, *self._options],
+             f"{self.folder}/s", "--dir", str(self.folder), *QUIET, *self._options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         wait_until(self._answers)

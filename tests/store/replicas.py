@@ -165,17 +165,18 @@ class Server:
     """A store of one test, which may be paused, killed and started again; every write is on disk."""
 
     def __init__(self, binary: ServerBinary, folder: Path) -> None:
-        self._binary, self._folder = binary, folder
+        self._binary, self.folder = binary, folder
         self.url = f"unix://{folder}/s"
         self.client = Redis.from_url(self.url)
         self.process = self.start()
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """Start, or start again on the same data."""
+    def start(self, *options: str) -> "subprocess.Popen[bytes]":
+        """Start, or start again on the same data; writes beyond a limit of its file size fail, as on a full disk."""
         self.process = subprocess.Popen(
-            [str(self._binary.path), "--port", "0", "--unixsocket", f"{self._folder}/s", "--save", "",
-             "--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "always"],
+            [str(self._binary.path), "--port", "0", "--unixsocket", f"{self.folder}/s", "--save", "",
+             "--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "always", *options],
             stdout=subprocess.DEVNULL,
+            restore_signals=False,  # SIGXFSZ, which would end it
         )  # fmt: skip
         deadline = time.monotonic() + 10
         while not self._answers():

@@ -217,7 +217,7 @@ async def test_a_node_that_hangs_costs_its_timeout_once_and_not_each_exchange(
                 assert [type(verdict) for verdict in said] == [Admitted, Admitted]
             assert isinstance(failed[0], StoreTimeoutError), "it may have happened"
             assert all(isinstance(error, StoreRefusedError) for error in failed[1:]), "nothing was sent"
-            assert took[0] >= TIMEOUT_MS / 1_000
+            assert took[0] >= TIMEOUT_MS * 0.7 / 1_000
             assert max(took[1:]) < TIMEOUT_MS / 2_000
         finally:
             three.nodes[2].resume()

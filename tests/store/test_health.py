@@ -1,9 +1,9 @@
 """When a store counts as lost, and what brings it back: the rules, and the task that tries it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -82,16 +82,25 @@ class Shop:
     events: list[Event] = field(default_factory=list)
     bugs: list[BaseException] = field(default_factory=list)
     bug: Exception | None = None
+    apart: set[str] = field(default_factory=set)
+    forgets: bool = False  # which is found out when it is told what it should know
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     keeper: StoreKeeper = field(init=False)
+
+    def returning(self) -> Returning:
+        return Returning(write=self.write, register=self.register, reopen=self.reopen, lost=self.lost)
 
     async def write(self) -> None:
         await self._step("write")
 
     async def register(self) -> None:
         await self._step("register")
+        if self.forgets:
+            self.forgets = False
+            self.keeper.listen(StoreReset("another epoch"))
 
-    def reopen(self) -> None:
+    def reopen(self, apart: Collection[str]) -> None:
+        assert apart == self.apart
         self.done.append("reopen")
         self.opened.set()
 
@@ -106,7 +115,7 @@ class Shop:
             raise bug
         error = self.errors.pop(0) if self.errors else None
         if error:
-            if not isinstance(error, StoreRefusedError):
+            if hasattr(self, "keeper") and not isinstance(error, StoreRefusedError):
                 self.keeper.listen(StoreFailed(error.kind, str(error)))
             raise error
 
@@ -124,7 +133,7 @@ async def a_shop(monkeypatch: pytest.MonkeyPatch, *errors: StoreError | None) ->
     monkeypatch.setattr(rules, "RENEW_US", 20_000)
     shop = Shop(errors=list(errors))
     shop.keeper = StoreKeeper(a_health(), shop.events.append, shop.bugs.append, draw=lambda: 0.5)
-    shop.keeper.start(Returning(write=shop.write, register=shop.register, reopen=shop.reopen, lost=shop.lost))
+    shop.keeper.start(shop.returning())
     try:
         yield shop
     finally:
@@ -222,3 +231,58 @@ async def test_a_store_that_forgot_and_went_is_not_hammered(monkeypatch: pytest.
         await shop.opened.wait()
         assert asyncio.get_running_loop().time() - began >= 3 * 0.02
         assert shop.done == ["lost", *["write"] * 4, "register", "register", "reopen"]
+
+
+async def test_a_store_that_comes_back_empty_is_not_asked_for_one_renewal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was killed, and has no disk: that it has forgotten us is found out when we bring back what we hold."""
+    lost = StoreError("connection refused")
+    async with a_shop(monkeypatch, lost, lost, lost) as shop:
+        shop.forgets = True
+        shop.keeper.doubt()
+        await shop.opened.wait()
+        assert shop.done == [*["write"] * 3, "lost", "write", "register", "register", "reopen"]
+
+
+async def test_an_operation_whose_node_fails_is_lost_and_found_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One node of a Cluster: others are asked as before, and its own come back one by one, when it takes a write."""
+    async with a_shop(monkeypatch) as shop:
+        part = Shop(errors=[StoreError("not asked")] * 3)
+        shop.keeper._returning = replace(shop.returning(), part=lambda _: part.returning())
+        shop.keeper.listen(StoreFailed("timeout", "late", "billing.charge", is_partial=True))
+        assert shop.is_usable()
+        assert not shop.keeper.is_usable("billing.charge")
+        assert shop.keeper.is_usable("billing.refund")
+        await part.opened.wait()
+        assert shop.keeper.is_usable("billing.charge")
+        assert part.done == [*["write"] * 3, "lost", "write", "register", "reopen"]
+        assert shop.done == []
+        assert [(type(event), event.operation) for event in shop.events] == [
+            (DegradedBegan, "billing.charge"), (DegradedEnded, "billing.charge"),
+        ]  # fmt: skip
+
+
+async def test_a_store_that_is_back_leaves_what_is_apart_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls would be sent to a node that is known to be ill."""
+    async with a_shop(monkeypatch) as shop:
+        part = Shop(errors=[StoreError("not asked")] * 1_000)
+        shop.keeper._returning = replace(shop.returning(), part=lambda _: part.returning())
+        shop.keeper.doubt("billing.charge")
+        shop.apart = {"billing.charge"}
+        shop.keeper.doubt()
+        await shop.opened.wait()
+        assert shop.is_usable()
+        assert not shop.keeper.is_usable("billing.charge")
+
+
+async def test_what_fails_in_part_and_names_no_operation_is_nobodys_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The replicas' own keys are on one node as well; its failure is counted, and keeps nobody from deciding."""
+    async with a_shop(monkeypatch) as shop:
+        shop.keeper.listen(StoreFailed("timeout", "this replica could not beat", is_partial=True))
+        assert shop.is_usable()
+        assert shop.keeper._parts == {}

@@ -181,6 +181,16 @@ def test_who_was_overtaken_while_it_published_changes_nothing(redis: Redis, clus
         redis.delete(policy)
 
 
+def test_a_steward_that_renews_does_not_let_in_who_was_overtaken(redis: Redis, cluster: str) -> None:
+    """Its publication says its term and not the edition, which is remembered all the same."""
+    terms = {number: terms_of(an_operation(limits=slots(number)), 0) for number in (3, 5, 7)}
+    twin = Twin(redis, cluster, terms[3], 0)
+    assert twin.run("publish", *publish_arguments(terms[5], "v5", guards={"edition": 8})) == [0, 1]
+    renewal = publish_arguments(terms[7], "v5", renews=True, guards={"term": 2})
+    assert twin.run("publish", *renewal) == [0, 1]
+    assert twin.run("publish", *publish_arguments(terms[3], "v3", guards={"edition": 7})) == [0, 2]
+
+
 # Operations that no file names any more.
 
 

@@ -81,10 +81,9 @@ if best ~= in_force then
   redis.call('HSET', KEYS[3], 'version', in_force, 'edition', int(edition))
 end
 
--- 5. One steward, until its lease runs out. A lease that ends later than any can is from before the clock went back.
+-- 5. One steward, until its lease runs out or its beats lapse.
 local holder, until_us, term, since = steward[1], tonumber(steward[2]) or 0, tonumber(steward[3]), steward[4]
-local is_free = until_us <= now or until_us > now + STEWARD_LEASE
-if is_free then
+if until_us <= now then
   holder, since, term = replica, int(now), term and term + 1 or math.floor(now / 1000000)
 end
 if holder == replica then

@@ -22,14 +22,16 @@ end
 
 local function load_circuit(text)
   -- Nothing stands there while nothing has happened, and to hear that is much less to read.
-  local f = redis.call('EXISTS', KEYS[12]) == 1 and redis.call('HMGET', KEYS[12], 'state', 'gen', 'since', 'until', 'opens',
-    'passed', 'closed_at', 'held', 'holds', 'pause', 'adaptive', 'adapted', 'peak') or {}
-  local c = {state = f[1] or 'closed', text = text, holds = f[9] or '', moved = 0}
-  c.gen, c.since, c.ends, c.opens = tonumber(f[2]) or 0, tonumber(f[3]) or 0, tonumber(f[4]) or 0, tonumber(f[5]) or 0
-  c.passed, c.closed_at, c.held = tonumber(f[6]) or 0, tonumber(f[7]) or 0, tonumber(f[8]) or 0
-  c.pause, c.adaptive, c.adapted = tonumber(f[10]) or 0, tonumber(f[11]) or 0, tonumber(f[12]) or 0
-  c.peak = tonumber(f[13]) or 0
-  return c
+  if redis.call('EXISTS', KEYS[12]) == 0 then
+    return {state = 'closed', text = text, holds = '', moved = 0, gen = 0, since = 0, ends = 0, opens = 0, passed = 0,
+      closed_at = 0, held = 0, pause = 0, adaptive = 0, adapted = 0, peak = 0}
+  end
+  local f = redis.call('HMGET', KEYS[12], 'state', 'gen', 'since', 'until', 'opens', 'passed', 'closed_at', 'held', 'holds',
+    'pause', 'adaptive', 'adapted', 'peak')
+  local function number(at) return tonumber(f[at]) or 0 end
+  return {state = f[1] or 'closed', text = text, holds = f[9] or '', moved = 0, gen = number(2), since = number(3),
+    ends = number(4), opens = number(5), passed = number(6), closed_at = number(7), held = number(8), pause = number(10),
+    adaptive = number(11), adapted = number(12), peak = number(13)}
 end
 
 local function save_circuit(c)
@@ -99,7 +101,7 @@ local function move(c, state, now, ends, by_probes)
   if state == 'open' or state == 'half-open' or state == 'forced-open' then
     if was_held == 0 then c.held = now end
   elseif was_held > 0 then
-    local kept, n = {}, 0
+    local kept = {}
     for from, to in string.gmatch(c.holds, '(%d+) (%d+)') do kept[#kept + 1] = from .. ' ' .. to end
     kept[#kept + 1] = int(was_held) .. ' ' .. int(now)
     c.holds = table.concat(kept, ' ', max(1, #kept - 7))
@@ -115,6 +117,9 @@ end
 local function is_probing(c, now)
   return c.state ~= 'closed' and c.text and standing(c, now) == 'half-open' and probes_free(c, now) > 0
 end
+
+-- Whether only probes may start now; in shadow everything may.
+local function tries_only(c, now) return is_probing(c, now) and not terms_of(c).shadow end
 
 -- A probe starts; the first one makes the circuit half-open.
 local function probe(c, id, now, lease_us)

@@ -6,8 +6,8 @@
 --        operation, wake channel prefix
 --
 -- A granted call holds a lease also where slots are not limited: that is how a lost wake is noticed.
--- Returns {0, now, calls waiting, us until the next grant makes sense (-1: nobody waits), own id...}; a probe's id has "*"
--- behind. Other replicas hear of theirs on their wake channel: "operation id..."
+-- Returns {0, now, calls waiting, us until the next grant makes sense (-1: nobody waits), circuit's generation, its state,
+--          it moved, own id...}; a probe's id has "*" behind. Other replicas hear of theirs on their wake channel: "operation id..."
 -- include limits
 local now, replica, lease_us = clock(ARGV[1]), ARGV[4], tonumber(ARGV[5])
 local off = off_time(now, ARGV[2], ARGV[3])
@@ -95,7 +95,8 @@ if changed then
   save_leases(leases, lease_us, now)
 end
 local waiting = redis.call('HLEN', KEYS[5])
-local out = {0, now, waiting, waiting > 0 and floor(next_us or 0) or -1}
+local c = op.circuit
+local out = {0, now, waiting, waiting > 0 and floor(next_us or 0) or -1, c.gen, CODES[standing_of(c, now)], c.moved}
 local others = {}
 for _, id in ipairs(granted) do
   local owner = string.match(id, '^[^.]+')

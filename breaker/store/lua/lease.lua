@@ -37,7 +37,7 @@ local wanted, is_idle = tonumber(ARGV[7]), ARGV[8] == '1'
 local c, bar, bar_wait, probed = op.circuit, nil, nil, 0
 bar, bar_wait = bars(op, nil, now)
 local is_held = op.hold == 'paused' or bar ~= nil
-load_turn(is_probing(c, now) and URGENT or max(1, q.batch > 0 and q.batch or wanted))
+load_turn(tries_only(c, now) and URGENT or max(1, q.batch > 0 and q.batch or wanted))
 local lost, expired, next_us, leases, out = 0, 0, nil, {}, {}
 local given, left, running = {ARGV[10]}, {}, {}  -- what is written once at the end
 
@@ -247,7 +247,7 @@ local steps, steps_max = 0, 2 * most + 64
 while not is_blocked and #out / 2 < most and steps < steps_max do
   steps = steps + 1
   local band, class
-  if not is_batch and is_probing(c, now) then band, class = pick_urgent(suffix, now) else band, class = pick_band(suffix, now) end
+  if not is_batch and tries_only(c, now) then band, class = pick_urgent(suffix, now) else band, class = pick_band(suffix, now) end
   if not band then break end
   local following = next_of(band, suffix)
   local line, id, text, job = following.line, following.id, following.text, following.job
