@@ -27,7 +27,7 @@ from breaker.gateway.local import LocalCapacity
 from breaker.gateway.refusals import degraded
 from breaker.gateway.work import Work
 from breaker.store.capacity import CapacityStore
-from breaker.store.circuits import CallEnd
+from breaker.store.circuit_posts import CallEnd
 from breaker.store.health import StoreKeeper
 
 # Behind the id of a call that the store is asked about once more: its first id was withdrawn there.

@@ -26,7 +26,7 @@ from breaker.gateway.batches import send_batch
 from breaker.gateway.job_payload import JobResult, Payload, job_result
 from breaker.gateway.vault import Unreadable, Vault
 from breaker.gateway.work import Work
-from breaker.store.circuits import CallEnd
+from breaker.store.circuit_posts import CallEnd
 from breaker.store.jobs import JobStore
 
 NOTE_MAX = 600  # characters of a note's detail

@@ -270,7 +270,7 @@ class StoreKeeper:
         try:
             await returning.register()
             while forgot or health.is_forgetful:
-                forgot = True
+                forgot, health.is_forgetful = True, False
                 await asyncio.sleep(RENEW_US / 1e6)
                 forgot, health.is_forgetful = health.is_forgetful, False
                 await returning.register()

@@ -9,7 +9,7 @@ from aiohttp import web
 from breaker.core.circuit_policy import CircuitMode
 from breaker.core.model import Operation
 from breaker.policy.words import did_you_mean
-from breaker.store.circuits import ByHand
+from breaker.store.circuit_posts import ByHand
 from breaker.web.admin_audit import Change
 from breaker.web.admin_controls import Controls
 from breaker.web.admin_fields import Fields, body_of, operation_named

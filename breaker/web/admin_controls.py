@@ -10,7 +10,7 @@ from breaker.core.model import Operation
 from breaker.gateway.vault import Vault
 from breaker.store.audit import Audit
 from breaker.store.capacity import Look
-from breaker.store.circuits import ByHand
+from breaker.store.circuit_posts import ByHand
 from breaker.store.job_desk import JobDesk
 from breaker.store.jobs import JobStore
 from breaker.store.members import Member

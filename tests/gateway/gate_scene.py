@@ -20,6 +20,7 @@ from breaker.gateway.local import LocalCapacity
 from breaker.gateway.work import Work, work_of
 from breaker.store.capacity import CapacityStore
 from breaker.store.health import Health, StoreKeeper
+from breaker.store.members import Members
 
 _replicas = count(10_000)
 Answer = Admitted | Refused | TooCostly | Refusal
@@ -31,29 +32,51 @@ class GateReplica:
 
     Attributes:
         bugs: Mistakes of ours that were told.
+        has_met: It is known to the store as a replica, and knows the store by its epoch.
+        work: Of the operation that is meant where none is named.
 
     """
 
-    def __init__(self, url: str, cluster: str, operation: Operation, *, timeout_ms: int, live: int) -> None:
+    def __init__(
+        self, url: str, cluster: str, operation: Operation, *others: Operation, timeout_ms: int, live: int
+    ) -> None:
         self.events: list[Event] = []
         self.bugs: list[BaseException] = []
         self.name = base32(next(_replicas), 8)
-        self.operations = {operation.name: operation}
+        self.operations = {one.name: one for one in (operation, *others)}
         self.keeper = StoreKeeper(Health(timeout_ms * 1_000), self.events.append, self.bugs.append)
         settings = StoreSettings(url=url, timeout_ms=timeout_ms)
         self.store = CapacityStore(settings, cluster=cluster, replica=self.name, emit=self._hear)
         self.local = LocalCapacity(
             replica=self.name, now_us=self._now_us, live_replicas=lambda: live, expected=1
         )
-        self.degraded = Degraded(self.store, self.local, self.events.append, self.store.republish)
-        self.gate = Gate(self.store, self.keeper, self.local, timeout_ms=timeout_ms)
-        self.work: Work = work_of(
-            operation, Pool(operation.downstream), self.store.lane(operation.name), cookies=False
+        self.members = Members(
+            settings, cluster=cluster, replica=self.name, emit=self._hear, on_bug=self.bugs.append
         )
+        self.members.says("v1", self.operations)
+        self.degraded = Degraded(self.store, self.local, self.events.append, self._bring_back)
+        self.gate = Gate(self.store, self.keeper, self.local, timeout_ms=timeout_ms)
+        self.works: dict[str, Work] = {
+            name: work_of(one, Pool(one.downstream), self.store.lane(name), cookies=False)
+            for name, one in self.operations.items()
+        }
+        self.work = self.works[operation.name]
+        self.has_met = False
         self._numbers = count()
+
+    async def meet(self) -> None:
+        """Be one of the living, once."""
+        await self.members.beat()
+        self.has_met = True
 
     def _now_us(self) -> int:
         return self.store.clock.now_us() if self.store.clock.is_set else int(time.time() * 1e6)
+
+    async def _bring_back(self) -> None:
+        """As a gateway process does; a replica that never met the others does not find out that they were forgotten."""
+        if self.has_met:
+            await self.members.beat()
+        await self.store.republish()
 
     def _hear(self, event: Event) -> None:
         self.keeper.listen(event)
@@ -63,25 +86,28 @@ class GateReplica:
         id_ = f"{self.name}.{next(self._numbers):08}"
         return Ask(id=id_, tenant=tenant, wait_us=int(wait_s * 1e6))
 
-    async def ask(self, tenant: str = "", *, wait_s: float = 0) -> Answer:
+    def _work(self, operation: str) -> Work:
+        return self.works[operation] if operation else self.work
+
+    async def ask(self, tenant: str = "", *, wait_s: float = 0, of: str = "") -> Answer:
         """One call that ends as soon as it has started."""
-        ask = self.an_ask(tenant, wait_s=wait_s)
-        verdict = await self.gate.admit(self.work, ask)
+        ask, work = self.an_ask(tenant, wait_s=wait_s), self._work(of)
+        verdict = await self.gate.admit(work, ask)
         if isinstance(verdict, Admitted):
-            self.gate.began(self.work, ask, verdict)
-            self.gate.ended(self.work, ask, verdict, Ended(service_us=1_000))
+            self.gate.began(work, ask, verdict)
+            self.gate.ended(work, ask, verdict, Ended(service_us=1_000))
         return verdict
 
-    async def hold(self, *, wait_s: float = 0) -> tuple[Ask, Admitted]:
+    async def hold(self, *, wait_s: float = 0, of: str = "") -> tuple[Ask, Admitted]:
         """A call that goes on until `end`."""
-        ask = self.an_ask(wait_s=wait_s)
-        verdict = await self.gate.admit(self.work, ask)
+        ask, work = self.an_ask(wait_s=wait_s), self._work(of)
+        verdict = await self.gate.admit(work, ask)
         assert isinstance(verdict, Admitted), verdict
-        self.gate.began(self.work, ask, verdict)
+        self.gate.began(work, ask, verdict)
         return ask, verdict
 
-    def end(self, held: tuple[Ask, Admitted]) -> None:
-        self.gate.ended(self.work, *held, Ended())
+    def end(self, held: tuple[Ask, Admitted], of: str = "") -> None:
+        self.gate.ended(self._work(of), *held, Ended())
 
     def told(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -111,7 +137,7 @@ async def gate_replica(
     url: str,
     cluster: str,
     operation: Operation,
-    *,
+    *others: Operation,
     timeout_ms: int = 100,
     live: int = 1,
     is_needed: bool = True,
@@ -124,7 +150,7 @@ async def gate_replica(
         is_needed: Else it starts without its store.
 
     """
-    made = GateReplica(url, cluster, operation, timeout_ms=timeout_ms, live=live)
+    made = GateReplica(url, cluster, operation, *others, timeout_ms=timeout_ms, live=live)
     await made.store.start(made.operations, "v1", is_needed=is_needed)
     made.keeper.start(made.degraded.returning())
     if not is_needed:
@@ -134,6 +160,8 @@ async def gate_replica(
     finally:
         await made.keeper.close()
         await made.degraded.close()
+        await made.members.close()
         await made.store.close()
-        await made.work.pool.close()
+        for work in made.works.values():
+            await work.pool.close()
     assert made.bugs == []

@@ -50,6 +50,17 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         DegradedBegan("timeout", "3 failures in a row"),
         {"level": "warning", "event": "degraded_began", "kind": "timeout", "detail": "3 failures in a row"},
     ),
+    (
+        DegradedBegan("timeout", "node h:1 is not asked", CHARGE),
+        {
+            "level": "warning", "event": "degraded_began", "kind": "timeout", "detail": "node h:1 is not asked",
+            "operation": CHARGE,
+        },
+    ),
+    (
+        DegradedEnded(2.0, CHARGE),
+        {"level": "info", "event": "degraded_ended", "seconds": 2.0, "operation": CHARGE},
+    ),
     (DegradedEnded(12.34567), {"level": "info", "event": "degraded_ended", "seconds": 12.346}),
     (
         OverAdmitted(CHARGE, started=40, over=3),

@@ -51,6 +51,23 @@ def test_the_store_is_not_up_while_degraded(metrics: Metrics, events: tuple[Even
     assert numbers(metrics)["breaker_store_up{}"] == is_up
 
 
+def test_a_node_of_a_cluster_that_is_lost_degrades_its_operations_and_not_the_store(metrics: Metrics) -> None:
+    """Whoever is paged for the store would look at the wrong server; the failures are counted all the same."""
+    metrics.listen(ANSWERED)
+    metrics.listen(StoreFailed("refused", "not asked", "billing.charge", is_partial=True))
+    found = numbers(metrics)
+    assert (found["breaker_store_up{}"], found["breaker_store_errors_total{kind=refused}"]) == (1, 1)
+    metrics.listen(DegradedBegan("refused", "not asked", "billing.charge"))
+    assert numbers(metrics)["breaker_store_up{}"] == 1
+    assert sum(modes(metrics).values()) == 1
+    assert sum(modes(metrics, "operation=support.create").values()) == 0
+    metrics.listen(BEGAN)
+    metrics.listen(ENDED)
+    assert sum(modes(metrics).values()) == 1, "the store is back, and that node is not"
+    metrics.listen(DegradedEnded(3.0, "billing.charge"))
+    assert sum(modes(metrics).values()) == 0
+
+
 @pytest.mark.parametrize("mode", WhenStoreDown)
 def test_an_operation_shows_its_own_mode_while_degraded(metrics: Metrics, mode: WhenStoreDown) -> None:
     """Who is paged must see at once which operations refuse, and which go on with a share."""

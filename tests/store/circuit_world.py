@@ -19,7 +19,8 @@ from breaker.core.model import Operation
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Refused, Verdict
 from breaker.store.capacity import CapacityStore
-from breaker.store.circuits import CallEnd, Circuits, changed
+from breaker.store.circuit_posts import CallEnd, changed
+from breaker.store.circuits import Circuits
 from tests.store.job_world import JobReplica, Moment, job_replica
 from tests.store.replicas import an_operation, until
 

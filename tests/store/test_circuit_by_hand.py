@@ -9,7 +9,7 @@ from breaker.core.circuit_policy import CircuitMode, CircuitPolicy
 from breaker.core.events import CircuitMoved, CircuitSeen
 from breaker.core.model import Operation
 from breaker.core.verdict import Admitted, Policy, Refused
-from breaker.store.circuits import ByHand
+from breaker.store.circuit_posts import ByHand
 from tests.store.replicas import Replica, an_operation, replica, slots
 
 HOUR_US = 3_600_000_000

@@ -12,7 +12,7 @@ from breaker.core.job_policy import Band, Batch
 from breaker.core.jobs import Fate, LeasedJob, Queued
 from breaker.core.model import LEASE_US, Capacity, Operation
 from breaker.core.verdict import Policy
-from breaker.store.circuits import ByHand, CallEnd
+from breaker.store.circuit_posts import ByHand, CallEnd
 from tests.store.circuit_world import OPEN_US, PROBES, Node, nodes, with_circuit
 from tests.store.job_world import HOUR, MINUTE, SECOND, START, JobReplica, Moment, a_queue
 from tests.store.replicas import slots

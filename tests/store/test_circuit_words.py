@@ -8,7 +8,7 @@ from breaker.core.circuit import CircuitState
 from breaker.core.circuit_policy import CircuitMode, SlowDown
 from breaker.core.events import CircuitMoved, Result, SlowedDown
 from breaker.core.verdict import Policy, Refused
-from breaker.store.circuits import ByHand
+from breaker.store.circuit_posts import ByHand
 from tests.store.circuit_world import OPEN_US, PROBES, SECOND, nodes, with_circuit
 from tests.store.job_world import Moment
 from tests.store.replicas import an_operation, slots

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from breaker.store.circuits import ByHand
+from breaker.store.circuit_posts import ByHand
 from tests.gateway.gateway_process import Start
 from tests.web.described import validator
 from tests.web.job_scene import WORK, Scene, document, job_scene
