@@ -17,13 +17,14 @@ class Window:
     Calls of the last `window_us`, of one generation of the circuit.
 
     Attributes:
-        streak: Failures in a row, also beyond the window.
+        streak: Failures in a row, also beyond the window; `streak_us`: when the first of them was counted.
 
     """
 
     window_us: int
     generation: int = 0
     streak: int = 0
+    streak_us: int = 0
     calls: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     failed: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     slow: list[int] = field(default_factory=lambda: [0] * BUCKETS)
@@ -36,6 +37,8 @@ class Window:
         self.calls[at] += 1
         self.failed[at] += failed
         self.slow[at] += slow
+        if failed and self.streak == 0:
+            self.streak_us = now_us
         self.streak = self.streak + 1 if failed else 0
 
     def forget(self, now_us: int) -> None:
@@ -51,10 +54,16 @@ class Window:
         self.newest = bucket
 
     def seen(self, now_us: int) -> Seen:
-        """The sums at this moment."""
+        """
+        The sums at this moment.
+
+        Failures in a row count where calls are rare: where they lasted for a whole window. Five within a second
+        are told by the number of calls.
+        """
         self.forget(now_us)
+        streak = self.streak if now_us - self.streak_us >= self.window_us else 0
         return Seen(
-            at_us=now_us, calls=sum(self.calls), failed=sum(self.failed), slow=sum(self.slow), streak=self.streak
+            at_us=now_us, calls=sum(self.calls), failed=sum(self.failed), slow=sum(self.slow), streak=streak
         )  # fmt: skip
 
     def restart(self, generation: int) -> None:

@@ -24,7 +24,7 @@ def test_calls_are_summed_up_by_how_they_ended() -> None:
     window.count(NOW + BUCKET, failed=False, slow=True)
     window.count(NOW + 2 * BUCKET, failed=True, slow=True)
     moment = NOW + 2 * BUCKET
-    assert window.seen(moment) == Seen(at_us=moment, calls=4, failed=3, slow=2, streak=1)
+    assert window.seen(moment) == Seen(at_us=moment, calls=4, failed=3, slow=2, streak=0)
 
 
 def test_a_call_of_a_buckets_first_microsecond_counts_for_the_whole_window() -> None:
@@ -77,6 +77,13 @@ def test_failures_in_a_row_are_counted_beyond_the_window() -> None:
     assert window.seen(NOW + 20 * WINDOW).streak == 3
     window.count(NOW + 20 * WINDOW, failed=False, slow=True)
     assert window.seen(NOW + 20 * WINDOW).streak == 0, "a slow answer is one"
+
+
+@pytest.mark.parametrize(("lasted", "streak"), [(WINDOW - 1, 0), (WINDOW, 2)])
+def test_failures_in_a_row_count_only_where_they_last(lasted: int, streak: int) -> None:
+    """A burst of failures is judged by its number: `min_calls` would mean nothing if five in a second were enough."""
+    window = a_window(NOW, NOW + lasted)
+    assert window.seen(NOW + lasted).streak == streak
 
 
 def test_a_new_generation_begins_with_nothing() -> None:
