@@ -112,7 +112,9 @@ def format_duration(duration_ms: int) -> str:
 def format_rate(rate: Rate) -> str:
     """Limit and period as in the files; the burst stands in a field of its own."""
     names = {period_us: name for name, period_us in PERIODS_US.items()}
-    return f"{rate.limit}/{names.get(rate.period_us, f'{rate.period_us}us')}"
+    if rate.period_us in names:
+        return f"{rate.limit}/{names[rate.period_us]}"
+    return f"{rate.limit * 1_000_000 / rate.period_us:.3g}/s"  # nobody wrote it: it is lowered for a while
 
 
 def format_size(size: int) -> str:

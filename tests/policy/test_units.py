@@ -118,3 +118,8 @@ def test_a_value_is_written_in_its_largest_exact_unit() -> None:
     assert u.format_duration(90_000) == "90s"
     assert u.format_duration(7_200_000) == "2h"
     assert u.format_duration(0) == "0s"
+
+
+def test_a_rate_that_is_lowered_for_a_while_is_told_by_the_second() -> None:
+    """While a ramp rises a period is some odd number of microseconds, which says nothing to a person."""
+    assert u.format_rate(Rate(limit=50, period_us=3_787_879)) == "13.2/s"

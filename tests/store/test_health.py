@@ -195,6 +195,8 @@ async def test_after_a_reset_the_share_stays_in_force_for_one_renewal(
         assert shop.done == ["lost"]
         while shop.done[-1] != "register":
             await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)  # by now the renewal is being waited for
         shop.keeper.listen(StoreFailed("reset", "flushed"))
         assert not shop.opened.is_set()
         await shop.opened.wait()

@@ -13,7 +13,7 @@ from redis import Redis
 from breaker.core.model import LEASE_US, Limits, Rate
 from breaker.core.terms import Terms
 from breaker.store.keys import Keys
-from breaker.store.parts import HEAD_SIZE
+from breaker.store.parts import GRANT_HEAD, HEAD_SIZE
 from breaker.store.policy import publish_arguments
 from breaker.store.scripts import load_scripts
 
@@ -88,7 +88,7 @@ def test_nothing_is_granted_after_its_moment(steps: Steps, not_after: int, what:
     before = steps.written()
     reply = steps.grant(not_after=not_after)
     assert reply[0] == what
-    assert reply[4:] == ([b"AAAAAAAA.2"] if what == DONE else [])
+    assert reply[GRANT_HEAD:] == ([b"AAAAAAAA.2"] if what == DONE else [])
     assert (steps.written() == before) is (what == LATE)
 
 
