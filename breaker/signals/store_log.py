@@ -87,9 +87,7 @@ class StoreLog:
                     "warning", "degraded_began", kind=event.kind, detail=event.detail, **only(event.operation)
                 )
             case DegradedEnded():
-                self._tell(
-                    "info", "degraded_ended", seconds=round(event.seconds, 3), **only(event.operation)
-                )
+                self._tell("info", "degraded_ended", seconds=round(event.seconds, 3), **only(event.operation))
             case OverAdmitted(over=0):
                 self._tell("info", "degraded_counted", operation=event.operation, started=event.started)
             case OverAdmitted():

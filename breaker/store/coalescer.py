@@ -438,6 +438,7 @@ class Coalescer:
         if lane.is_idle or lane.asks or lane.accepts:
             return
         self._put_off[lane.operation] = lane
+        self._active.pop(lane.operation, None)
         if self._later is None:
             self._later = asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
 

@@ -25,10 +25,10 @@ class ShiftedServer(Server):
         subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", self._library, source], check=True)
         super().__init__(binary, folder)
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def start(self, *options: str) -> "subprocess.Popen[bytes]":
         environ = {"LD_PRELOAD": str(self._library), "CLOCK_SHIFT_FILE": str(self._shift)}
         with patch.dict(os.environ, environ):
-            return super().start()
+            return super().start(*options)
 
     def shift(self, seconds: int) -> None:
         """From now on its clock is so far off; the file is mapped, so that it must not be replaced."""

@@ -19,6 +19,7 @@ from tests.store.replicas import Server, an_operation, slots
 
 KEYS = 30_000
 LOAD_US = 60  # of a key
+TIMEOUT_MS = 300  # so that a busy machine is no ill store
 UNLIMITED = resource.RLIM_INFINITY
 
 
@@ -55,7 +56,7 @@ async def test_a_store_that_still_reads_its_data_is_not_asked_and_then_has_what_
     server: Server, cluster: str
 ) -> None:
     """It takes connections and answers LOADING: seconds, or minutes, after each restart of a big one."""
-    async with gate_replica(server.url, cluster, narrow(10)) as one:
+    async with gate_replica(server.url, cluster, narrow(10), timeout_ms=TIMEOUT_MS) as one:
         before = [await one.hold() for _ in range(2)]
         server.kill()
         fatten(server)
@@ -86,7 +87,7 @@ async def test_a_store_without_disk_is_lost_and_comes_back_when_it_has_some(
     """MISCONF: what it cannot log it refuses. It answers, so that nothing but what it says tells."""
     server.kill()
     server.start("--appendfsync", "everysec")
-    async with gate_replica(server.url, cluster, narrow(10)) as one:
+    async with gate_replica(server.url, cluster, narrow(10), timeout_ms=TIMEOUT_MS) as one:
         held = await one.hold()
         (log,) = server.folder.glob("appendonlydir/*.incr.aof")
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size + 1, UNLIMITED))
@@ -115,7 +116,7 @@ async def test_two_gates_on_a_store_that_came_back_empty_start_no_more_than_the_
 
     It must not be granted that for a second time: both go by their shares until each has told what it holds.
     """
-    settings: dict[str, Any] = {"live": 2}
+    settings: dict[str, Any] = {"live": 2, "timeout_ms": TIMEOUT_MS}
     async with (
         gate_replica(server.url, cluster, narrow(10), **settings) as one,
         gate_replica(server.url, cluster, narrow(10), **settings) as two,

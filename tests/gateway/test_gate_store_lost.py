@@ -287,8 +287,8 @@ async def test_after_a_flush_the_share_holds_until_all_replicas_have_said_what_t
     """The flushed store would grant all of the limit again, on top of what runs."""
     operation = narrow(10)
     async with (
-        gate_replica(server.url, cluster, operation, live=2) as one,
-        gate_replica(server.url, cluster, operation, live=2) as two,
+        gate_replica(server.url, cluster, operation, live=2, timeout_ms=300) as one,
+        gate_replica(server.url, cluster, operation, live=2, timeout_ms=300) as two,
     ):
         held = [await one.hold() for _ in range(4)] + [await one.hold() for _ in range(4)]
         server.client.flushall()
