@@ -215,7 +215,10 @@ class GatewayProcess:
                 self._emit(StoreFailed(StoreRefusedError.kind, str(exc)))
                 raise StoreRefusedError(str(exc)) from exc
             self.jobs.configure(self.config.operations, self._facts)
+        before = self.members.standing
         await self.members.beat()
+        if self.members.standing != before:
+            self.store.publish_soon()  # what we say may hold from now on, and nobody else publishes it
         await self.store.republish()
 
     async def _look(self, operation: str) -> Look:

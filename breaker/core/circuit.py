@@ -177,7 +177,8 @@ def probes_free(circuit: Circuit, terms: CircuitTerms, now_us: int) -> int:
     # A lease that ends later than any can was written before the clock went back: it does not count.
     latest = now_us + LEASE_US + CLOCK_SKEW_US
     under_way = sum(now_us < expiry <= latest for expiry in circuit.probes.values())
-    return terms.probes - circuit.passed - under_way
+    # One at least, also when so many have passed that fewer are asked for by now: it is what closes the circuit.
+    return max(1, terms.probes - circuit.passed) - under_way
 
 
 def is_probing(circuit: Circuit, terms: CircuitTerms | None, now_us: int) -> bool:
@@ -281,7 +282,9 @@ def note_window(circuit: Circuit, terms: CircuitTerms, report: Report, now_us: i
         )
 
 
-def held_between(circuit: Circuit, from_us: int, to_us: int) -> int:
+def held_between(circuit: Circuit, terms: CircuitTerms | None, from_us: int, to_us: int) -> int:
     """How long of this time work was held: it does not count against a job's retries."""
+    if terms is None or terms.is_shadow:
+        return 0
     holds = [*circuit.holds, (circuit.held_us, to_us)] if circuit.held_us else circuit.holds
     return sum(max(0, min(end, to_us) - max(start, from_us)) for start, end in holds)

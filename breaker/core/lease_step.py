@@ -100,7 +100,7 @@ def take(step: Step, job: Job, slot: str, *, is_alone: bool) -> str:
     now, tenant = step.now, step.view.of_tenant(job.tenant)
     # What it waited while nothing could start does not count against its retries.
     if job.first_us:
-        job.first_us += held_between(step.state.circuit, job.since_us, now)
+        job.first_us += held_between(step.state.circuit, step.view.terms.circuit, job.since_us, now)
     job.state, job.attempt, job.since_us = JobState.RUNNING, job.attempt + 1, now
     job.suspect, job.due_us = 2 if is_alone else 0, now + step.lease_us
     job.first_us = job.first_us or now

@@ -142,7 +142,7 @@ def line_up(step: Step) -> None:
     for _, id_ in due[:SCHEDULED_MAX]:
         job = step.jobs.jobs[id_]
         if job.first_us:
-            job.first_us += held_between(step.state.circuit, job.since_us, step.now)
+            job.first_us += held_between(step.state.circuit, step.view.terms.circuit, job.since_us, step.now)
         job.since_us, job.due_us = step.now, 0
         wait_in_line(step.jobs, step.queue, job, step.now, service_us=step.state.service_us)
     for line in fairness.unpark(step.jobs.turn, step.now):

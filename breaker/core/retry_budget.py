@@ -19,6 +19,7 @@ from breaker.core.circuit_policy import DirectRetry
 
 CALLS_PER_RETRY = 5
 RETRIES_MIN = 3  # so many may always be under way
+ASKED_MAX_US = 30_000_000  # a downstream that asks for more is answered for now: somebody waits
 _DOUBLINGS_MAX = 40  # far above any cap; keeps 2^n small
 
 
@@ -66,7 +67,7 @@ def pause_us(
         retry_after_us: What the downstream asked for; None when it did not.
 
     """
-    if attempts >= policy.attempts:
+    if attempts >= policy.attempts or (retry_after_us or 0) > ASKED_MAX_US:
         return None
     most_us = min(policy.cap_ms, policy.base_ms * 2 ** min(attempts - 1, _DOUBLINGS_MAX)) * 1_000
     pause = (retry_after_us or 0) + int(draw * most_us)

@@ -86,7 +86,7 @@ def _date_us(value: bytes) -> int | None:
     """An HTTP date in microseconds since 1970."""
     try:
         moment = parsedate_to_datetime(value.decode("ascii"))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     if moment.tzinfo is None:  # `-0000`: what HTTP calls GMT
         moment = moment.replace(tzinfo=UTC)

@@ -158,11 +158,13 @@ class Degraded:
             try:
                 over = await carry(self._store.coalescer, first.lane, self._store.replica, first.episode)
             except StoreError as exc:
-                first.tells += not exc.is_partial  # its node comes back, or hands its slots to another one
-                if first.tells >= TELLS_MAX:
+                # Only a store that does not know the operation (any more) will never take it.
+                first.tells += isinstance(exc, StoreResetError)
+                if first.tells >= TELLS_MAX and untold and untold[0] is first:
                     untold.popleft()
                 return
-            untold.popleft()
+            if untold and untold[0] is first:  # else there were so many that it was dropped meanwhile
+                untold.popleft()
             self._emit(OverAdmitted(first.lane.operation, first.episode.started, over))
 
 

@@ -161,13 +161,20 @@ class Dispatcher:
             station.asks_again = True
             return
         if self._want(station) <= 0:
+            alone_us = self._circuits.bars_here(station.name)
+            if alone_us is not None:
+                # Our own circuit is open: nothing ends here that would ask again.
+                self._plan(station, min(LOOK_S, max(SOON_S, alone_us / 1e6)))
             return  # whatever ends asks again
         station.is_asking = True
         self._spawn(self._asking, self._ask(station))
 
     def _want(self, station: Station) -> int:
         """How many more jobs of this operation may start here now."""
-        if self._is_alone or (self._quiet and (self._quiet is not station or self._running)):
+        quiet = self._quiet
+        if quiet and self._circuits.bars_here(quiet.name) is not None:
+            quiet = None  # its suspect cannot start here now, and others need not wait for that
+        if self._is_alone or (quiet and (quiet is not station or self._running)):
             return 0
         room = min(ASK_MAX, self._jobs_max - self._running)
         return self._circuits.room_here(station.name, room)

@@ -27,6 +27,7 @@ from breaker.gateway.gate import Ended, Gate
 from breaker.gateway.headers import our_lines, own_key
 
 HELD_MAX = 65_536  # bytes of a failing answer
+DEADLINE_SLACK_S = 0.01  # timers may fire so much early
 REPEATED_MAX = 1_048_576  # bytes of a request that is read in order to have it a second time
 
 
@@ -78,8 +79,9 @@ class Forwarding:
             call.ends_on_hang_up = work.ends_on_hang_up
             if attempt.is_repeatable and call.sent_body is None:
                 await self._have_body(call, attempt)
+            sent = self._now()
             response = await self._send(call, attempt)
-            ended.took_us = int((self._now() - attempt.started) * 1e6)
+            ended.took_us = int((self._now() - sent) * 1e6)
             if response.stream is not None and attempt.is_repeatable:
                 response = await held_back(attempt, response)
             attempt.response = response
@@ -94,6 +96,8 @@ class Forwarding:
         except (DownstreamError, CallerError) as exc:
             attempt.failure = exc
             ended.result = result_of_failure(exc)
+            if isinstance(exc, TimedOut) and self._is_callers(call, attempt):
+                ended.result = Result.ABANDONED  # the caller's haste says nothing of the downstream
             if attempt.response or (isinstance(exc, TimedOut) and exc.sent):
                 ended.linger = work.linger  # the downstream still works on it
         except asyncio.CancelledError:
@@ -104,6 +108,11 @@ class Forwarding:
             self._gate.ended(work, attempt.ask, attempt.verdict, ended)
             if call.offer:
                 self._acceptance.direct_ended(call, attempt.response, attempt.failure)
+
+    def _is_callers(self, call: Call, attempt: Attempt) -> bool:
+        """Whether the deadline that has come is not the operation's own."""
+        own = attempt.started + call.work.timeout_s
+        return attempt.deadline < own and self._now() >= attempt.deadline - DEADLINE_SLACK_S
 
     async def _have_body(self, call: Call, attempt: Attempt) -> None:
         """Rule 2; a caller that is slow with it must not be taken for a slow downstream."""

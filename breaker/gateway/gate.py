@@ -89,11 +89,9 @@ class Gate:
 
     def is_free(self, work: Work) -> bool:
         """Whether nothing has to be asked: no limits, and a circuit that is closed as far as is known."""
-        return not (
-            work.is_limited
-            or self._circuits.is_barred(work.lane)
-            or self._circuits.bars_here(work.operation.name) is not None
-        )
+        if work.is_limited or self._circuits.is_barred(work.lane):
+            return False
+        return self._keeper.is_usable(work.operation.name)
 
     async def admit(self, work: Work, ask: Ask) -> Admitted | Refused | TooCostly | Refusal:
         """May this call start? Waits for its turn as long as the ask says."""
@@ -139,7 +137,7 @@ class Gate:
 
     async def _ask_here(self, work: Work, ask: Ask) -> Admitted | Refused | TooCostly | Refusal | None:
         """What this replica may decide; None when the store is back before the call's turn came."""
-        if needs_store(work.operation):
+        if refuses_alone(work):
             return degraded(
                 "the store cannot be used, and this operation does not start without it; nothing was executed"
             )

@@ -135,6 +135,8 @@ class LocalCapacity:
         verdict = admission.admit(alone.state, alone.terms, own, now_us, LEASE_US)
         if isinstance(verdict, Waiting):
             verdict = await self._wait(alone, own)
+            if isinstance(verdict, Admitted) and station.alone is not alone:
+                return None  # its turn came in the moment in which the store did: the store must know of its slot
         if isinstance(verdict, Admitted):
             self._started(station, alone, ask.id, own)
         return verdict
@@ -257,7 +259,7 @@ class LocalCapacity:
 
     def _renew(self, station: Station, alone: Alone, now_us: int) -> None:
         held = [(id_, tenant) for id_, (tenant, _) in station.lane.held.items()]
-        held += [(own.id, own.tenant) for own in station.running.values() if own.id in station.unregistered]
+        held += [(own.id, own.tenant) for own in station.running.values()]
         settling.renew(alone.state, held, now_us, LEASE_US)
         alone.renewed_us = now_us
 

@@ -100,8 +100,6 @@ class Path:
         work, lane = call.work, call.work.lane
         if until <= now:
             return Refusal(kind=Kind.DEADLINE, detail="the deadline came before the call could be decided")
-        if self._gate.is_free(work):
-            return Admitted(generation=lane.generation)
         # A turn that comes when the caller has no time left for the work itself is worse than a refusal.
         wait_s = min(work.wait_s, until - now - lane.service_us / 1e6)
         ask = call.ask = Ask(
@@ -110,6 +108,8 @@ class Path:
             cost=call.cost,
             wait_us=int(wait_s * 1e6) if wait_s > 0 else 0,
         )
+        if self._gate.is_free(work):
+            return Admitted(generation=lane.generation)
         return await self._gate.admit(work, ask)
 
     async def _accept(self, call: Call) -> Answer:

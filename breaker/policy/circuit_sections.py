@@ -41,7 +41,9 @@ class CircuitSection(k.Section):
         "Calls within the window, over all replicas, before the shares mean anything.", 10, example=20
     )
     consecutive: _Number = k.setting(
-        "Failures in a row that count instead where calls are rare: when they lasted for a whole window.", 5, example=3
+        "Failures in a row that count instead where calls are rare: when they lasted for a whole window.",
+        5,
+        example=3,
     )
     window: Annotated[k.Length, k.at_least("1s"), k.at_most("1h")] = k.setting(
         "How far back calls count, 1s to 1h.", "30s", example="2m"

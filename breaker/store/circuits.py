@@ -55,7 +55,7 @@ class Circuits:
         """These operations are in force; what was seen of them stays."""
         for name in list(self._posts):
             if name not in operations:
-                del self._posts[name]
+                self._posts.pop(name).lane.on_circuit = None
                 self._dirty.pop(name, None)
         for name, operation in operations.items():
             terms = circuit_terms_of(operation.circuit)
@@ -64,10 +64,11 @@ class Circuits:
             if post is None:
                 lane = self._coalescer.lane(name)
                 post = self._posts[name] = Post(
-                    lane=lane, operation=operation, terms=terms, window=Window(window_us=window_us)
-                )
+                    lane=lane, operation=operation, terms=terms, began=lane.circuit,
+                    window=Window(window_us=window_us, generation=lane.generation),
+                )  # fmt: skip
                 lane.on_circuit = lambda was, moved, post=post: self._on_state(post, was, moved=moved)
-                self._emit(CircuitSeen(name, CircuitState.CLOSED if terms else CircuitState.DISABLED))
+                self._emit(CircuitSeen(name, lane.circuit if terms else CircuitState.DISABLED))
             elif post.window.window_us != window_us:
                 post.window = Window(window_us=window_us, generation=post.window.generation)
             post.operation, post.terms = operation, terms
@@ -81,7 +82,9 @@ class Circuits:
         post = self._posts.get(operation)
         if post is None or post.terms is None or not post.is_alone:
             return None
-        stop = bars(post.alone, post.terms, self._clock.now_us())
+        now_us = self._clock.now_us()
+        keep_probes(post.alone, now_us)
+        stop = bars(post.alone, post.terms, now_us)
         return stop[1] if stop else None
 
     def room_here(self, operation: str, most: int) -> int:
@@ -90,6 +93,7 @@ class Circuits:
         if post is None or post.terms is None or post.terms.is_shadow or not post.is_alone:
             return most
         now_us = self._clock.now_us()
+        keep_probes(post.alone, now_us)
         if bars(post.alone, post.terms, now_us):
             return 0
         return min(most, probes_free(post.alone, post.terms, now_us))
@@ -97,6 +101,9 @@ class Circuits:
     def is_barred(self, lane: Lane) -> bool:
         """Whether the store must be asked also for an operation without limits: its circuit may not be closed."""
         if lane.circuit not in (CircuitState.CLOSED, CircuitState.DISABLED):
+            return True
+        post = self._posts.get(lane.operation)
+        if post is not None and post.is_alone:
             return True
         return lane.paused_us > 0 and lane.paused_us > self._clock.now_us()
 
@@ -106,6 +113,7 @@ class Circuits:
         if post is None or post.terms is None or not post.is_alone:
             return
         now_us = self._clock.now_us()
+        keep_probes(post.alone, now_us)
         if is_probing(post.alone, post.terms, now_us):
             on_probe(post.alone, id_, now_us, LEASE_US)
 
@@ -343,3 +351,9 @@ class Circuits:
         if self._timer:
             self._timer.cancel()
         await end(self._telling)
+
+
+def keep_probes(alone: Circuit, now_us: int) -> None:
+    """Probes of our own run here, and each of them ends: there is no lease of theirs that could be lost."""
+    for id_ in alone.probes:
+        alone.probes[id_] = now_us + LEASE_US

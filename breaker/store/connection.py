@@ -28,6 +28,8 @@ from breaker.store.sentinel import Sentinels
 
 Command = tuple[str | bytes | int, ...]
 
+LOADS_MAX = 3  # of scripts in one exchange: somebody may empty the cache again meanwhile
+
 
 def open_client(settings: StoreSettings, timeout_ms: int = 2_000) -> Redis:
     """
@@ -147,10 +149,12 @@ class Line:
         if connection is None:
             raise StoreError("there is no connection to the store")
         replies = await self._exchange(connection, commands)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
+        for _ in range(LOADS_MAX):
+            again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if not again:
+                break
             # The script cache is empty (restart): what was refused so did not run.
             await self._load_scripts(connection)
-            again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             for at, reply in zip(
                 again, await self._exchange(connection, [commands[at] for at in again]), strict=True
             ):

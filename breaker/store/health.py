@@ -158,7 +158,8 @@ class StoreKeeper:
         self._task = asyncio.get_running_loop().create_task(self._run(returning))
 
     async def close(self) -> None:
-        for part in self._parts.values():
+        self._returning = None  # no further keepers from now on
+        for part in list(self._parts.values()):
             await part.close()
         if self._task:
             await end([self._task])

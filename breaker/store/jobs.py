@@ -23,7 +23,7 @@ from breaker.store.coalescer import Coalescer
 from breaker.store.connection import Command
 from breaker.store.ending import end
 from breaker.store.job_parts import back
-from breaker.store.lane import KeepItem, Lane
+from breaker.store.lane import CIRCUIT_STATES, KeepItem, Lane
 from breaker.store.scripts import load_scripts
 from breaker.store.topology import make_line
 
@@ -147,6 +147,10 @@ class JobStore:
         if reach.must_check and self._checked:
             steps = self._checked
             own = steps.lane(lane.operation)
+            if own.on_circuit is None:
+                own.on_circuit = lambda _, moved: lane.heard_circuit(
+                    own.generation, CIRCUIT_STATES.index(own.circuit), moved=moved
+                )
         answer = steps.accept(own, offer)
         try:
             verdict = await answer

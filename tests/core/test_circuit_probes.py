@@ -219,13 +219,13 @@ def test_the_longest_pause_that_was_asked_for_holds() -> None:
 def test_time_in_which_work_was_held_is_known_afterwards(from_us: int, to_us: int, held: int) -> None:
     """The owner of a job: an hour in which nothing could start is none of its retries' hour."""
     circuit = Circuit(holds=[(10, 20), (40, 50)])
-    assert held_between(circuit, from_us, to_us) == held
+    assert held_between(circuit, TERMS, from_us, to_us) == held
 
 
 @pytest.mark.parametrize(("from_us", "to_us", "held"), [(0, 40, 0), (0, 45, 5), (42, 45, 3), (30, 39, 0)])
 def test_time_in_which_work_is_still_held_counts_as_well(from_us: int, to_us: int, held: int) -> None:
     """A job that becomes due while the circuit is open."""
-    assert held_between(Circuit(state=OPENED, held_us=40), from_us, to_us) == held
+    assert held_between(Circuit(state=OPENED, held_us=40), TERMS, from_us, to_us) == held
 
 
 def test_a_hold_lasts_from_the_first_opening_to_the_closing() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from breaker.core.circuit_policy import DirectRetry
-from breaker.core.retry_budget import RetryBudget, pause_us
+from breaker.core.retry_budget import ASKED_MAX_US, RetryBudget, pause_us
 
 SECOND = 1_000_000
 POLICY = DirectRetry(base_ms=100, cap_ms=1_000, attempts=10)
@@ -113,8 +113,15 @@ def test_a_pause_is_never_too_early_nor_too_late(
     """Whatever the numbers: not before the downstream said, not after the caller has gone."""
     found = pause(attempts=attempts, left_us=left_us, draw=draw, retry_after_us=retry_after_us)
     if found is None:
-        assert attempts >= POLICY.attempts or left_us is not None
+        is_too_long = (retry_after_us or 0) > ASKED_MAX_US
+        assert attempts >= POLICY.attempts or left_us is not None or is_too_long
         return
     assert attempts < POLICY.attempts
     assert (retry_after_us or 0) <= found < (retry_after_us or 0) + POLICY.cap_ms * 1_000
     assert left_us is None or found < left_us
+
+
+@pytest.mark.parametrize(("asked_us", "waits"), [(ASKED_MAX_US, True), (ASKED_MAX_US + 1, False)])
+def test_a_downstream_that_asks_for_long_is_answered_for_now(asked_us: int, waits: bool) -> None:
+    """Somebody holds the line: a day is not what they meant."""
+    assert (pause(attempts=1, left_us=None, draw=0.0, retry_after_us=asked_us) is not None) is waits

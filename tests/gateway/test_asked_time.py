@@ -19,6 +19,7 @@ NOW = 1_800_000_000_000_000  # 2027-01-15 08:00:00 UTC
         ([(b"retry-after", b"1.5")], None),
         ([(b"retry-after", b"soon")], None),
         ([(b"retry-after", b"\xff")], None),
+        ([(b"retry-after", b"Mon, 01 Jan 2024 00:00:00 +9999999999999")], None),
         ([(b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT")], 30_000_000),
         ([(b"retry-after", b"Fri, 15 Jan 2027 07:59:59 GMT")], 0),
         (

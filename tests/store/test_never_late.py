@@ -125,7 +125,9 @@ def test_withdrawing_what_was_admitted_gives_slot_and_token_back(steps: Steps) -
     assert steps.admit("AAAAAAAA.5")[HEAD_SIZE] == REFUSED
     assert steps.run("withdraw", NOW, "AAAAAAAA.0", "", 1, "gone")[3] == 1
     reply = steps.admit("AAAAAAAA.6")
-    assert (reply[HEAD_SIZE], reply[HEAD_SIZE + 4]) == (ADMITTED, 5), "five tokens of ten are left, as if it had not been"
+    assert (reply[HEAD_SIZE], reply[HEAD_SIZE + 4]) == (ADMITTED, 5), (
+        "five tokens of ten are left, as if it had not been"
+    )
 
 
 @pytest.mark.parametrize("verb", ["admit", "grant", "withdraw", "look"])

@@ -91,11 +91,11 @@ if late > 0 then tally('late', late) end
 -- How fast the queue moves, measured only while work waits for the operation's capacity and is not paused: completions
 -- of an idle queue show demand, not ability. What is scheduled or parked waits for something else.
 local _, waiting = depths()
-local h = call('HMGET', KEYS[1], 'hold', 'hold_until')
+local h = call('HMGET', KEYS[1], 'hold', 'hold_until', 'circuit')
 local hold_until = tonumber(h[2]) or 0
 local state = call('HGET', KEYS[12], 'state')
 local is_measured = not (h[1] == 'paused' and (hold_until == 0 or hold_until > now))
-  and (not state or state == 'closed' or state == 'disabled')
+  and (not state or state == 'closed' or state == 'disabled' or not h[3] or string.sub(h[3], -2) == ' 1')
   and (call('EXISTS', Q .. ':v:0', Q .. ':v:1', Q .. ':v:2', Q .. ':v:3') > 0 or call('ZCOUNT', Q .. ':b', '-inf', int(now)) > 0)
 local f = call('HMGET', Q, 'pace_at', 'pace_n', 'pace', 'spread')
 local since, count, pace = tonumber(f[1]) or 0, (tonumber(f[2]) or 0) + ended, tonumber(f[3]) or 0

@@ -24,17 +24,17 @@ local key = KEYS[1] .. ':alone'
 
 -- 1.
 if (tonumber(redis.call('HGET', key, 'n:' .. replica)) or -1) >= number then return {0, now, 0} end
-redis.call('HSET', key, 'n:' .. replica, int(number))
 
 -- 3. A new window, when nobody was alone for a lease.
 local f = redis.call('HMGET', key, 'from', 'base', 'last', 'over')
+local gone = {}
 local since, base, last, told = tonumber(f[1]), tonumber(f[2]), tonumber(f[3]) or 0, tonumber(f[4]) or 0
 if not since or from > last + LEASE or last > now then
   local looked, counted = tonumber(ARGV[8]), tonumber(ARGV[9])
   since, base, told = from, op.started, 0
   if looked > 0 and looked <= from and counted <= op.started then since, base = looked, counted end
   for _, field in ipairs(redis.call('HKEYS', key)) do
-    if string.sub(field, 1, 5) == 'peak:' then redis.call('HDEL', key, field) end
+    if string.sub(field, 1, 5) == 'peak:' then gone[#gone + 1] = field end
   end
 end
 
@@ -54,6 +54,9 @@ for i = 10, #ARGV, 2 do
   local own = tenant_of(op, ARGV[i], now)
   if own then charge_from(own, tonumber(ARGV[i + 1])) end
 end
+-- All has been read: from here on nothing can leave half a step.
+redis.call('HSET', key, 'n:' .. replica, int(number))
+if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 save(op, now)
 
 -- 3.

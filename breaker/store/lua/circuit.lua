@@ -57,7 +57,8 @@ local function standing_of(c, now) return c.text and standing(c, now) or 'disabl
 local function probes_free(c, now)
   local t = terms_of(c)
   if c.state ~= 'half-open' then return t.probes end
-  return t.probes - c.passed - redis.call('ZCOUNT', PROBES, '(' .. int(now), int(now + LEASE + SKEW))
+  -- One at least, also when so many have passed that fewer are asked for by now: it is what closes the circuit.
+  return max(1, t.probes - c.passed) - redis.call('ZCOUNT', PROBES, '(' .. int(now), int(now + LEASE + SKEW))
 end
 
 -- Why nothing may start now, and for how long: policy, us. Also what a circuit in shadow would say.
@@ -131,6 +132,7 @@ end
 
 -- How long of this time work was held: it does not count against a job's retries.
 local function held_between(c, from, to)
+  if not c.text or terms_of(c).shadow then return 0 end
   local total = 0
   for first, last in string.gmatch(c.holds, '(%d+) (%d+)') do
     total = total + max(0, min(tonumber(last), to) - max(tonumber(first), from))

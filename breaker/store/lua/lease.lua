@@ -130,8 +130,8 @@ local function charge_operation(slot, cost)
   if op.quota then op.quota_used = op.quota_used + cost end
   lease(leases, KEYS[3], slot, now + lease_us)
   if is_probing(c, now) then
+    if not terms_of(c).shadow then probed = 1 end
     probe(c, slot, now, lease_us)
-    probed = 1
     bar, bar_wait = bars(op, nil, now)
   end
 end
