@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
+from redis import Redis
 
 from tests.faults import offers
 from tests.faults.calls import DirectCallers, Told, check_calls, words
@@ -25,7 +26,6 @@ from tests.faults.fleet import Fleet, fleet
 from tests.faults.judge import Settings
 from tests.faults.judging import Judge, judge
 from tests.gateway.gateway_process import write_config
-from tests.store.replicas import Server
 
 CLUSTER = "drill"
 LIMITS = {"read": 8, "brief": 8, "other": 8, "keyed": 8}
@@ -53,13 +53,20 @@ def pipeline(judge_url: str, **changes: Any) -> dict[str, Any]:
     return {"team": "drills", "downstream": downstream, "operations": operations}
 
 
+class Store(Protocol):
+    """Where gateways find the store, and how a drill looks into it."""
+
+    url: str
+    client: Redis
+
+
 @dataclass(slots=True, kw_only=True)
 class CallDrill:
     """A drill that runs; its callers take only gateways that say that they are ready, as behind a balancer."""
 
     seed: int
     folder: Path
-    server: Server
+    server: Store
     judge: Judge
     fleet: Fleet
     session: aiohttp.ClientSession
@@ -124,7 +131,7 @@ class CallDrill:
 @asynccontextmanager
 async def call_drill(
     folder: Path,
-    server: Server,
+    server: Store,
     *,
     seed: int,
     gateways: int = 2,

@@ -22,6 +22,7 @@ from tests.faults.checker import Kind, Violation
 from tests.faults.judging import OperationSeen, OrderSeen
 
 CALL_S = 8.0
+_PASSED_ON = ("forwarded", "delayed")  # at once, or when its turn came: on a busy machine either
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,11 @@ class DirectCallers:
 def words(told: Iterable[Told]) -> Counter[str]:
     """How calls ended."""
     return Counter(each.word for each in told)
+
+
+def statuses(told: Iterable[Told]) -> Counter[str]:
+    """How calls ended, whether or not they waited for their turn: a status, or the problem or break that was seen."""
+    return Counter(str(each.status) if each.outcome in _PASSED_ON else each.word for each in told)
 
 
 def check_calls(

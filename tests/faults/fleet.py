@@ -114,17 +114,7 @@ class Replica:
         self.process.send_signal(signal.SIGCONT)
 
     def has_port(self, port: int) -> bool:
-        """Whether this process has a TCP connection from this local port (proc(5), net/tcp)."""
-        inodes = set()
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            words = line.split()
-            if int(words[1].partition(":")[2], 16) == port:
-                inodes.add(f"socket:[{words[9]}]")
-        with contextlib.suppress(OSError):  # dead, or closed meanwhile
-            for descriptor in Path(f"/proc/{self.process.pid}/fd").iterdir():
-                if str(descriptor.readlink()) in inodes:
-                    return True
-        return False
+        return has_port(self.process.pid, port)
 
     async def close(self) -> None:
         """End it, whatever it is doing."""
@@ -135,6 +125,20 @@ class Replica:
             await self.stop()
         except subprocess.TimeoutExpired:
             await self.kill()
+
+
+def has_port(pid: int, port: int) -> bool:
+    """Whether this process has a TCP connection from this local port (proc(5), net/tcp)."""
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if int(words[1].partition(":")[2], 16) == port:
+            inodes.add(f"socket:[{words[9]}]")
+    with contextlib.suppress(OSError):  # dead, or closed meanwhile
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            if str(descriptor.readlink()) in inodes:
+                return True
+    return False
 
 
 class Fleet:

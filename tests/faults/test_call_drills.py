@@ -13,13 +13,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
-from prometheus_client.parser import text_string_to_metric_families
 
 from breaker.store.server_binary import find_server
 from tests.faults import offers
 from tests.faults.call_drill import ANSWER_MAX, DEGRADED_LIMITS, LIMITS, TIMEOUT_S, CallDrill, call_drill
 from tests.faults.calls import Told, words
 from tests.faults.checker import LEASE_S
+from tests.faults.circuit_view import samples
 from tests.faults.ills import Ill
 from tests.store.replicas import Server, until
 
@@ -69,6 +69,7 @@ async def all_is_well(scene: CallDrill) -> None:
         await scene.until_free(operation, seconds=LEASE_S)
 
 
+@pytest.mark.drill
 async def test_a_store_that_is_killed_and_restarted_leaves_no_slot_behind_and_no_lie(
     server: Server, tmp_path: Path
 ) -> None:
@@ -239,9 +240,14 @@ async def version_of(session: aiohttp.ClientSession, admin_url: str) -> str:
 
 async def until_reload_was(session: aiohttp.ClientSession, admin_url: str, *, ok: bool) -> None:
     async def is_so() -> bool:
-        async with session.get(f"{admin_url}/metrics") as answer:
-            page = text_string_to_metric_families(await answer.text())
-        return [each.value for one in page for each in one.samples if each.name == RELOAD_OK] == [float(ok)]
+        return await samples(session, admin_url, RELOAD_OK) == {("", ""): float(ok)}
+
+    await until(is_so, seconds=10)
+
+
+async def until_differing(session: aiohttp.ClientSession, admin_url: str, replicas: int) -> None:
+    async def is_so() -> bool:
+        return await samples(session, admin_url, "breaker_replicas_differing") == {("", ""): replicas}
 
     await until(is_so, seconds=10)
 
@@ -268,6 +274,11 @@ async def test_bad_files_change_nothing_and_are_said(server: Server, tmp_path: P
         await until_reload_was(scene.session, first, ok=True)
         assert await version_of(scene.session, first) != before
         assert await version_of(scene.session, second) == before
+        for admin_url in (first, second):
+            await until_differing(scene.session, admin_url, 1)
+        scene.fleet.replicas[1].reload()
+        for admin_url in (first, second):
+            await until_differing(scene.session, admin_url, 0)
         told = await load
         violations = await scene.verdict()
 

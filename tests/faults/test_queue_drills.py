@@ -18,6 +18,7 @@ from tests.store.replicas import Server
 # Two of them run with all tests, all of them with `make faults`.
 pytestmark = pytest.mark.timeout(240)
 
+KILLS, ORDERS = (6, 2_000) if os.environ.get("BREAKER_FULL") else (3, 1_000)
 SETTLE_S = 3 * LEASE_S  # a lost lease, a lost lease of the one who took it over, and the work itself
 
 
@@ -32,8 +33,8 @@ async def test_every_promise_holds_when_a_gateway_is_killed_every_two_seconds(
 ) -> None:
     """Machines die without a word. What they had promised is kept by the others."""
     async with drill(tmp_path, server, seed=seed, service_ms=10) as scene:
-        load = scene.load(orders(seed, 2_000), per_second=160)
-        for number in range(6):
+        load = scene.load(orders(seed, ORDERS), per_second=160)
+        for number in range(KILLS):
             await asyncio.sleep(2)
             await scene.kill(number)
         await load
@@ -41,7 +42,7 @@ async def test_every_promise_holds_when_a_gateway_is_killed_every_two_seconds(
 
     assert violations == []
     assert scene.callers.notes.gave_up == []
-    assert len(scene.callers.notes.accepted) >= 1_900
+    assert len(scene.callers.notes.accepted) >= 0.95 * ORDERS
 
 
 async def test_every_202_is_there_after_the_store_was_killed(

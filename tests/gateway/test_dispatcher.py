@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from breaker.core.circuit import Trigger, open_it
+from breaker.core.circuit_policy import CircuitPolicy
 from breaker.core.events import Result
 from breaker.core.job_policy import Batch, Effects
 from breaker.core.model import LEASE_US, Downstream, Operation
@@ -161,3 +163,20 @@ async def test_a_batch_keeps_its_slot_until_it_is_answered(
         await on.until_state(unreadable, "dead")
         assert await on.one.state(good) == "gone"
         assert held == [2]
+
+
+async def test_a_replica_whose_own_circuit_is_open_asks_again_when_its_pause_is_over(
+    store_url: str, cluster: str
+) -> None:
+    """It may be the last one, with a backlog and nobody who accepts: nothing else would ask."""
+    operation = replace(a_queue("billing.kept"), circuit=CircuitPolicy(open_ms=100, probes=1))
+    async with stage(store_url, cluster, operation) as on:
+        one = on.one
+        await one.queue(**SENT)
+        post = one.capacity.circuits._posts[one.operation]
+        assert post.terms
+        open_it(post.alone, post.terms, Trigger.FAILING, one.now_us(), 500)
+        on.dispatcher.configure(on.works)
+        await asyncio.sleep(0)
+        assert not on.desk.seen
+        await on.desk.until_seen(1)

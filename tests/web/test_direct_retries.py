@@ -560,3 +560,14 @@ async def test_an_operation_that_does_not_say_retry_repeats_nothing(
         assert (await ask(found.port, get("/desk/x"))).status == status
         assert len(down.requests) == 1
         assert found.retries._budgets == {}
+
+
+async def test_callers_in_haste_do_not_open_the_circuit(start_gateway: Start) -> None:
+    """Their deadline is their own: a downstream that takes its usual time is not ill."""
+    down = Playing(SILENT)
+    circuit = {"min_calls": 3, "window": "10s"}
+    async with desk(start_gateway, down, retry=None, circuit=circuit, timeout="30s") as found:
+        for _ in range(5):
+            told = await ask(found.port, get("/desk/x", "Request-Timeout: 1"))
+            assert told.status == 504
+        assert len(down.requests) == 5
