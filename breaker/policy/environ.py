@@ -8,10 +8,11 @@ that belongs to no field is a problem, because a misspelt one would silently cha
 (`COMMANDS`) are not ours to judge.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from breaker.core.errors import Problem
 from breaker.policy import later
@@ -94,15 +95,16 @@ def _set(value: dict[str, Any], loc: Loc, text: Any) -> dict[str, Any]:
 
 def _without_user(url: str) -> tuple[str, dict[str, str]]:
     """A variable may carry what a file may not: `redis://user:secret@host`. It is taken apart here."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    # By hand: `urlsplit` refuses several hosts of which one is an IPv6 address, in some versions of Python.
+    scheme, separator, rest = url.partition("://")
+    place, *_ = re.split(r"[/?#]", rest, maxsplit=1)
+    user, found_user, host = place.rpartition("@")
+    if not separator or not found_user:
         return url, {}
-    if "@" not in parts.netloc:
-        return url, {}
-    host = parts.netloc.rpartition("@")[2]
-    found = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
-    return urlunsplit(parts._replace(netloc=host)), {name: part for name, part in found.items() if part}
+    name, _, password = user.partition(":")
+    found = {"username": unquote(name), "password": unquote(password)}
+    rest = host + rest[len(place) :]
+    return f"{scheme}://{rest}", {key: part for key, part in found.items() if part}
 
 
 def _unknown(variable: str, known: Mapping[str, str]) -> str:
