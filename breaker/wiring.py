@@ -156,7 +156,7 @@ class GatewayProcess:
             self._receipts,
             self._emit,
             self._dispatcher.accepted,
-            is_store_down=lambda: self._keeper.health.is_down,
+            is_store_down=self._keeper.is_down,
         )
         self._chores = Chores(
             self.desk, vault, self._emit, cluster=cluster, now_us=self.store.clock.now_us, on_bug=self._on_bug

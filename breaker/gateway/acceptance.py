@@ -66,7 +66,7 @@ class Acceptance:
 
     Args:
         on_accepted: A call of this operation has become a job, since this limit had no room.
-        is_store_down: Nothing is asked then, and nothing promised.
+        is_store_down: Of this operation nothing is asked then, and nothing promised.
 
     """
 
@@ -78,7 +78,7 @@ class Acceptance:
         receipts: Receipts,
         emit: Listener,
         on_accepted: Callable[[str, Policy | None], None],
-        is_store_down: Callable[[], bool],
+        is_store_down: Callable[[str], bool],
     ) -> None:
         self.vault = vault
         self._jobs, self._desk, self._receipts, self._emit, self._on_accepted = (
@@ -99,7 +99,7 @@ class Acceptance:
             now: Loop seconds.
 
         """
-        if self._is_store_down():
+        if self._is_store_down(call.work.operation.name):
             return degraded(
                 "the store cannot be used, and nothing is queued without it; nothing was executed"
             )

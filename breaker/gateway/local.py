@@ -28,7 +28,6 @@ from breaker.store.policy import DAY_US, terms_of
 
 OWN = "-local"  # behind a call's id: what the store may yet do with that id is not ours
 GRANT_S_MAX = 0.5
-FOREVER_US = 2**52
 
 Which = Callable[[str], bool]  # whether an operation is meant, by its name
 
@@ -47,6 +46,7 @@ class Known:
         looked_us: When it was looked at; 0 never. started: What it had counted then.
         circuit_until_us: When its circuit's pause ends, or a person's word.
         quota_left: None without a quota. override: Limits that a person had set. held: The word of a hold.
+        override_until_us, held_until_us: When they end; a hold at 0 does not by itself.
 
     """
 
@@ -55,7 +55,9 @@ class Known:
     circuit_until_us: int = 0
     quota_left: int | None = None
     override: Limits | None = None
+    override_until_us: int = 0
     held: Policy | None = None
+    held_until_us: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,12 +213,15 @@ class LocalCapacity:
         known.looked_us, known.started = self._now_us(), look.started
         left = None if look.quota_limit is None else max(0, look.quota_limit - look.quota_used)
         known.quota_left, known.override = left, look.stated if look.source == "override" else None
-        known.circuit_until_us = look.circuit.until_us
+        known.override_until_us, known.circuit_until_us = look.override_until_us, look.circuit.until_us
+        known.held, known.held_until_us = Policy(look.held) if look.held else None, look.held_until_us
 
     def heard(self, lane: Lane, verdict: Admitted | Refused) -> None:
         """The store decided a call: whether a person holds the operation."""
         if isinstance(verdict, Refused) and verdict.policy in (Policy.PAUSED, Policy.DRAINING):
-            self._station(lane).known.held = verdict.policy
+            known = self._station(lane).known
+            if known.held is not verdict.policy:
+                known.held, known.held_until_us = verdict.policy, 0  # until when is told by the next look
         elif (station := self._stations.get(lane.operation)) and station.known.held:
             station.known.held = None
 
@@ -233,9 +238,9 @@ class LocalCapacity:
         """Rule 1: empty buckets, and what the store has given to us is in use."""
         known, whole = station.known, self._whole(operation, station, now_us)
         if known.override:
-            whole = replace(whole, override=Override(limits=known.override, until_us=FOREVER_US))
+            whole = replace(whole, override=Override(limits=known.override, until_us=known.override_until_us))
         if known.held:
-            whole = replace(whole, hold=Hold(word=known.held))
+            whole = replace(whole, hold=Hold(word=known.held, until_us=known.held_until_us))
         if operation.when_store_down is WhenStoreDown.ALLOW:
             terms = without_limits(whole)
         else:

@@ -67,6 +67,8 @@ class Look:
         started, wanted: Cost that started, and that asked, since the store began to count.
         service_us: Mean time that a call holds its slot; 0 when not known.
         quota_limit, quota_used: None without a quota.
+        override_until_us: When a person's limits end; 0 without any.
+        held, held_until_us: `paused`, `draining` or empty; until when, 0 is until resumed.
 
     """
 
@@ -83,6 +85,9 @@ class Look:
     quota_used: int
     stated: Limits = Limits()
     circuit: CircuitLook = field(default_factory=CircuitLook)
+    override_until_us: int = 0
+    held: str = ""
+    held_until_us: int = 0
 
 
 class CapacityStore:
@@ -297,6 +302,7 @@ class CapacityStore:
                 state=CIRCUIT_STATES[texts[14]], generation=texts[15], since_us=int(texts[16]), until_us=int(texts[17]),
                 author=texts[18], reason=texts[19], pause_until_us=int(texts[20]),
             ),
+            override_until_us=int(texts[21]), held=texts[22], held_until_us=int(texts[23]),
         )  # fmt: skip
 
     async def close(self) -> None:

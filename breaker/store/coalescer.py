@@ -59,6 +59,7 @@ Part = (
     | AckPart
     | KeepPart
 )
+OFF_CLOCK = 2  # a reply that says so contradicts our estimate; one that came too late may have waited in line
 YEAR_US = 31_536_000_000_000  # a second number larger than this is the store's clock
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ class Coalescer:
 
         """
         if self._pending >= PENDING_MAX:
-            raise StoreRefusedError(f"{PENDING_MAX} decisions are waiting for the store")
+            raise too_many()
         answer: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
         lane.asks.append(AskItem(ask, answer))
         self._pending += 1
@@ -167,7 +168,7 @@ class Coalescer:
 
         """
         if self._pending >= PENDING_MAX:
-            raise StoreRefusedError(f"{PENDING_MAX} decisions are waiting for the store")
+            raise too_many()
         answer: asyncio.Future[Accepted | None] = asyncio.get_running_loop().create_future()
         lane.accepts.append(AcceptItem(offer, answer))
         self._pending += 1
@@ -467,7 +468,7 @@ class Coalescer:
         """Take the last word of the store's clock; a reply that contradicts us corrects the estimate."""
         for reply in replies:
             if isinstance(reply, list) and len(reply) > 1 and reply[1] > YEAR_US:
-                if reply[0] in (1, 2):
+                if reply[0] == OFF_CLOCK:
                     self._note_jump(reply[1], sent_us, received_us)
                 else:
                     self._clock_known((reply[1], sent_us, received_us))
@@ -482,6 +483,13 @@ class Coalescer:
         if self._failing_since_us is None and not isinstance(exc, StoreClockError) and not exc.is_partial:
             self._failing_since_us = monotonic_us()
         self._emit(StoreFailed(exc.kind, str(exc), operation, exc.is_partial))
+
+
+def too_many() -> StoreRefusedError:
+    """We refuse this call ourselves: of the store, and of other operations, it says nothing."""
+    refusal = StoreRefusedError(f"{PENDING_MAX} decisions are waiting for the store")
+    refusal.is_partial = True
+    return refusal
 
 
 def note_reach(parts: list[Part], replies: list[Any]) -> None:

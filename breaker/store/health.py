@@ -170,6 +170,11 @@ class StoreKeeper:
             return False
         return self.health.is_usable
 
+    def is_down(self, operation: str) -> bool:
+        """Whether this operation goes on without the store until further notice."""
+        part = self._parts.get(operation)
+        return self.health.is_down or (part is not None and part.health.is_down)
+
     def listen(self, event: Event) -> None:
         """What the connection tells of itself. A refusal may be one operation's own: the next write says more."""
         match event:

@@ -180,5 +180,7 @@ def check(reply: list[Any]) -> None:
             return
         case 3:
             raise StoreResetError("the store has no policy for this operation: it was flushed or replaced")
+        case 1:
+            raise StoreClockError("the store was asked in time and heard of it too late; nothing was written")
         case _:
             raise StoreClockError("the store's clock and ours disagree; nothing was written")

@@ -97,7 +97,7 @@ class Steward:
     async def _serve(self, stewardship: Stewardship) -> None:
         loop = asyncio.get_running_loop()
         due = {chore.name: loop.time() for chore in self._chores}
-        while due:
+        while due and self.stewardship is stewardship:  # a cancellation may be swallowed while it connects
             for chore in self._chores:
                 if due[chore.name] <= loop.time():
                     is_done = await self._is_done(chore, stewardship)

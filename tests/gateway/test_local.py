@@ -221,6 +221,7 @@ def a_look(**what: Any) -> Look:
     known: dict[str, Any] = {
         "limits": Limits(concurrency=1), "stated": Limits(concurrency=2), "configured": Limits(concurrency=10), "source": "override", "version": "v1",
         "in_use": 0, "waiting": 0, "started": 70, "wanted": 80, "service_us": 0, "quota_limit": None, "quota_used": 0,
+        "override_until_us": START + 60 * SECOND,
     }  # fmt: skip
     return Look(**(known | what))
 
@@ -232,6 +233,24 @@ async def test_limits_that_a_person_set_hold_here_as_they_were_last_seen() -> No
     replica = Replica(an_operation(limits=Limits(concurrency=10)))
     replica.local.looked(replica.lane, a_look(source="schedule"))
     assert await replica.started_of(9) == 8
+
+
+@pytest.mark.parametrize(("after", "started"), [(59, 1), (60, 8)])
+async def test_limits_that_a_person_set_end_also_while_the_store_is_away(after: int, started: int) -> None:
+    """'A thousand a second until six' must not go on until morning because nobody can be asked."""
+    replica = Replica(an_operation(limits=Limits(concurrency=10)))
+    replica.local.looked(replica.lane, a_look())
+    assert await replica.after(after).started_of(9) == started
+
+
+@pytest.mark.parametrize(("after", "policy"), [(59, Policy.PAUSED), (60, None)])
+async def test_a_pause_ends_also_while_the_store_is_away(after: int, policy: Policy | None) -> None:
+    """What was paused for a minute would else be refused for as long as the store is away."""
+    replica = Replica(an_operation(limits=Limits(concurrency=10)))
+    until_us = START + 60 * SECOND
+    replica.local.looked(replica.lane, a_look(source="file", held="paused", held_until_us=until_us))
+    verdict = await replica.after(after).ask()
+    assert (verdict.policy if isinstance(verdict, Refused) else None) is policy
 
 
 async def test_of_a_quota_only_what_was_left_is_shared_and_never_twice() -> None:

@@ -10,6 +10,7 @@ from breaker.core.events import ClockJumped, LeasesLost, RoundTripEnded, StoreFa
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused
 from breaker.store import coalescer
+from breaker.store.clock import monotonic_us
 from breaker.store.coalescer import error_in
 from breaker.store.keys import Keys
 from breaker.store.lane import Lane
@@ -68,9 +69,22 @@ async def test_a_call_too_many_before_the_store_is_refused_at_once(
         for _ in range(2):
             asked = [asyncio.ensure_future(one.admit()) for _ in range(301)]
             await asyncio.sleep(0)
-            with pytest.raises(StoreRefusedError, match="300 decisions"):
+            with pytest.raises(StoreRefusedError, match="300 decisions") as refused:
                 await asked.pop()
+            assert refused.value.is_partial, "the store is as well as before, for everybody else"
             assert len(await asyncio.gather(*asked)) == 300
+
+
+@pytest.mark.parametrize(("said", "jumps"), [(1, 0), (2, 1)])
+async def test_a_question_that_waited_in_line_is_no_jump_of_the_clock(
+    store_url: str, cluster: str, said: int, jumps: int
+) -> None:
+    """On-call is told of clocks; accepts that stood behind a long WAIT come too late by any clock."""
+    async with replica(store_url, cluster, an_operation(limits=slots(1))) as one:
+        sent = monotonic_us()
+        reply = [said, one.store.clock.now_us() + 400_000]
+        one.store.coalescer._note_clock([reply], sent, monotonic_us())
+        assert sum(isinstance(event, ClockJumped) for event in one.events) == jumps
 
 
 async def test_a_flood_of_one_operation_delays_another_by_a_round_trip(store_url: str, cluster: str) -> None:

@@ -6,7 +6,7 @@
 --
 -- Returns {0, now, limits text, file text, version, in use, calls waiting, started, wanted, service_us,
 --          quota limit (-1 none), quota used, source, stated limits, circuit: state, generation, since, until, author,
---          reason, pause until} where source is file, schedule or override
+--          reason, pause until, override until, hold ("" none), hold until} where source is file, schedule or override
 -- include limits
 local function text_of(limits)
   local head = limits.limit and string.format('%.0f %.0f %.0f %.0f', limits.limit, limits.period, limits.interval, limits.burst)
@@ -25,4 +25,4 @@ local c = op.circuit
 return {0, now, text_of(op.limits), p[1], p[2] or '', redis.call('ZCOUNT', KEYS[3], '(' .. int(now), int(now + LEASE)),
   redis.call('HLEN', KEYS[5]), int(op.started), int(op.wanted), int(op.service),
   op.quota or -1, op.quota_used or 0, source, op.text, CODES[standing_of(c, now)], c.gen, int(c.since), int(c.ends),
-  by[1] or '', by[2] or '', int(c.pause)}
+  by[1] or '', by[2] or '', int(c.pause), p[3] and p[4] or '0', op.hold or '', int(op.hold_until)}
