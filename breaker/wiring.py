@@ -3,21 +3,17 @@ The composition root: the one file that knows every class, and how a gateway sta
 """
 
 import asyncio
-import os
 import secrets
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import orjson
 import structlog
 
 from breaker import __version__
 from breaker.core.errors import (
     ConfigError,
-    Problem,
     StartError,
     StoreAwayError,
     StoreError,
@@ -26,7 +22,7 @@ from breaker.core.errors import (
 from breaker.core.events import ConfigLoaded, Event, JobAttempted, StoreFailed, StoreReset
 from breaker.core.ids import Ids, base32
 from breaker.core.jobs import Pace
-from breaker.core.model import Config, Gateway, StoreSettings
+from breaker.core.model import Config, StoreSettings
 from breaker.core.promise import Eta
 from breaker.core.verdict import Policy
 from breaker.gateway.acceptance import Acceptance
@@ -34,7 +30,7 @@ from breaker.gateway.call import Kind
 from breaker.gateway.chores import Chores
 from breaker.gateway.degraded import Degraded
 from breaker.gateway.dispatcher import Dispatcher
-from breaker.gateway.gate import Gate, refuses_alone
+from breaker.gateway.gate import Gate
 from breaker.gateway.local import LocalCapacity
 from breaker.gateway.path import Path as CallPath
 from breaker.gateway.receipts import Receipts
@@ -42,6 +38,7 @@ from breaker.gateway.runner import Runner
 from breaker.gateway.site import Site, build_site
 from breaker.gateway.vault import Vault
 from breaker.policy.load import load
+from breaker.policy.restart import refuse_what_needs_a_restart
 from breaker.signals.call_log import CallLog
 from breaker.signals.logs import Logs
 from breaker.signals.metrics import Metrics
@@ -57,41 +54,18 @@ from breaker.store.members import Members
 from breaker.store.published import is_published
 from breaker.store.removed import LET_GO_EVERY_S, RemovedOperations
 from breaker.store.steward import Chore
-from breaker.web.admin import AdminListener, admin_app, looks, status_of
+from breaker.web.admin import AdminListener, admin_app
 from breaker.web.admin_controls import Controls
-from breaker.web.admin_replicas import membership_view
-from breaker.web.admin_views import queue_view
-from breaker.web.catalogue import catalogue
-from breaker.web.docs_page import page as docs_page
-from breaker.web.handler import Handler, Page, Remembered
+from breaker.web.handler import Handler
 from breaker.web.identity import Callers
 from breaker.web.job_pages import JobPages
 from breaker.web.listener import Listener
-from breaker.web.openapi import document
+from breaker.web.own_pages import OwnPages
 
 UNKNOWN_STORE = StoreFacts(name="not reached yet", warnings=())
 RESULTS_MEMORY_MAX = 0.9  # share of the store's memory in use, beyond which results are not kept
 
 REASONS = frozenset(Kind) | frozenset(Policy) | {"", "hang_up", "cut", "bug", "asked", "known"}
-
-
-NEEDS_RESTART = (
-    "listen", "admin", "cluster", "store", "log_level", "log_format", "log_sample", "cookies",
-    "head_timeout_ms", "connections_max",
-)  # fmt: skip
-
-
-def refuse_what_needs_a_restart(old: Gateway, new: Gateway, folder: Path) -> None:
-    """
-    A setting that a reload cannot bring into force must not look as if it were.
-
-    Raises:
-        ConfigError: Naming each such setting that changed.
-    """
-    changed = [name for name in NEEDS_RESTART if getattr(old, name) != getattr(new, name)]
-    if changed:
-        message = f"changed what needs a restart: {', '.join(changed)}; the old configuration stays in force"
-        raise ConfigError([Problem(file=str(folder / "gateway.yaml"), line=0, column=0, message=message)])
 
 
 class GatewayProcess:
@@ -169,9 +143,20 @@ class GatewayProcess:
         self._admin: AdminListener | None = None
         self._watch: Watch | None = None
         self._facts: StoreFacts | None = None
-        self._catalogue = Remembered(self._list_operations)
-        self._document = b""
-        self._docs = b""
+        self.own_pages = OwnPages(
+            replica=self.replica,
+            folder=folder,
+            metrics_of=self.metrics_of,
+            store=self.store,
+            desk=self.desk,
+            keeper=self._keeper,
+            members=self.members,
+            removed=self.removed,
+            now_us=self._now_us,
+            forecast=self._eta,
+            reload=self.reload,
+            config=config,
+        )
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, StoreReset):
@@ -210,7 +195,7 @@ class GatewayProcess:
         """
         if self._facts is None:
             try:
-                self._facts = await self._meet_store()
+                self._facts = self.own_pages.facts = await self._meet_store()
             except StartError as exc:
                 self._emit(StoreFailed(StoreRefusedError.kind, str(exc)))
                 raise StoreRefusedError(str(exc)) from exc
@@ -235,7 +220,7 @@ class GatewayProcess:
         """
         absence = ""
         try:
-            self._facts = await self._meet_store()
+            self._facts = self.own_pages.facts = await self._meet_store()
         except StoreAwayError as exc:
             if self._store_settings.needed_at_start:
                 raise
@@ -269,10 +254,12 @@ class GatewayProcess:
         )
         known = Callers(self.config.gateway.callers, self._emit)
         pages = JobPages(self.jobs, self.desk, lambda: self._runner.vault, self._receipts, self._chores.kick)
-        self._handler = Handler(self._site, known, path, self._ids, self._pages(), pages, self._emit)
+        self._handler = Handler(
+            self._site, known, path, self._ids, self.own_pages.for_callers(), pages, self._emit
+        )
         self._dispatcher.configure(self._site.works)
         await self._chores.configure(self._site.works)
-        self._in_force(self.config)
+        self._in_force(self.config, self._site)
         sources = Sources(
             look=self._look, look_queue=self.desk.look_queue, memory=self._memory, forecast=self._eta
         )
@@ -295,11 +282,12 @@ class GatewayProcess:
             removed=self.removed.names,
         )
         app = admin_app(
-            self,
+            self.own_pages,
             is_loopback=admin_is_loopback,
             operators=lambda: self.config.gateway.operators,
             controls=controls,
         )
+        self.own_pages.handler, self.own_pages.listener = self._handler, self._listener
         self._admin = AdminListener(app)
         await self._admin.start(admin)
         await self._listener.start(callers)
@@ -352,7 +340,7 @@ class GatewayProcess:
         self._runner.vault = self._acceptance.vault = Vault(new.gateway.key_ring)
         self._dispatcher.configure(fresh.works)
         await self._chores.configure(fresh.works)
-        self._in_force(new)
+        self._in_force(new, fresh)
         task = asyncio.get_running_loop().create_task(old.retire())
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
@@ -393,105 +381,14 @@ class GatewayProcess:
         self._say.info("gateway_stopped", replica=self.replica, calls_broken_off=broken)
         return broken
 
-    def _in_force(self, config: Config) -> None:
+    def _in_force(self, config: Config, site: Site) -> None:
         self._local.expected = config.gateway.replicas_expected
         self.metrics_of.configured(config.version, config.operations)
-        described = document(config)
-        self._document = orjson.dumps(described)
-        self._docs = docs_page(described).encode()
+        self.own_pages.in_force(config, site.works)
         self._emit(ConfigLoaded(config.version, ok=True, detail=config.folder))
 
     def _on_bug(self, exc: BaseException) -> None:
         self._say.error("bug", exc_info=exc)
-
-    # The listeners' own pages.
-
-    def _pages(self) -> dict[str, Any]:
-        async def livez() -> Page:
-            return Page(200, "text/plain", b"ok\n")
-
-        async def readyz() -> Page:
-            is_ready, why = await self.is_ready()
-            return Page(200 if is_ready else 503, "text/plain", f"{why}\n".encode())
-
-        async def openapi() -> Page:
-            return Page(200, "application/json", self._document)
-
-        async def docs() -> Page:
-            return Page(200, "text/html; charset=utf-8", self._docs)
-
-        async def operations() -> Page:
-            return await self._catalogue.page()
-
-        return {
-            "/livez": livez, "/readyz": readyz, "/openapi.json": openapi, "/docs": docs, "/v1/operations": operations,
-        }  # fmt: skip
-
-    async def _list_operations(self) -> Page:
-        operations = self.config.operations
-        found, queues = await asyncio.gather(
-            looks(list(operations), self.store.look),
-            looks(list(self.metrics_of.queues), self.desk.look_queue),
-        )
-        now_us = self.store.clock.now_us()
-        listed = catalogue(self.config, found, queues, forecast=self._eta, now_us=now_us)
-        return Page(200, "application/json", orjson.dumps(listed))
-
-    # What the admin listener tells of.
-
-    async def metrics(self, accept: str) -> tuple[bytes, str]:
-        content_type, page = self.metrics_of.page(accept)
-        return page, content_type
-
-    async def is_ready(self) -> tuple[bool, str]:
-        if self._handler is None:
-            return False, "starting"
-        if self._handler.is_draining:
-            return False, "draining"
-        works = self._site.works.values() if self._site else ()
-        if self._keeper.health.is_down and works and all(refuses_alone(work) for work in works):
-            return False, "the store cannot be used, and no operation goes on without it"
-        return True, "ready"
-
-    async def is_started(self) -> bool:
-        return self._handler is not None
-
-    async def status(self) -> dict[str, Any]:
-        operations = self.config.operations
-        found, queues = await asyncio.gather(
-            looks(list(operations), self.store.look),
-            looks(list(self.metrics_of.queues), self.desk.look_queue),
-        )
-        return {
-            "replica": self.replica,
-            "version": __version__,
-            "pid": os.getpid(),
-            "config": {"folder": str(self._folder), "version": self.config.version},
-            "store": {
-                "name": self._facts.name if self._facts else None,
-                "warnings": self._facts.warnings if self._facts else [],
-                "answers": any(found.values()),
-                "clock_offset_us": self.store.clock.jumped_us,
-            },
-            "ready": (await self.is_ready())[1],
-            "connections": self._listener.connections if self._listener else 0,
-            "replicas": membership_view(self.members),
-            "operations": {
-                name: status_of(operations[name], look, queues.get(name), self._now_us())
-                for name, look in found.items()
-            },
-            "removed": await self._removed(),
-        }
-
-    async def _removed(self) -> dict[str, Any] | None:
-        """Operations that no file names any more, with their jobs; None when the store does not say."""
-        if self._keeper.health.is_down:
-            return None
-        try:
-            names = [name for name in await self.removed.names() if name not in self.config.operations]
-            return {name: queue_view(await self.desk.look_queue(name)) for name in names}
-        except StoreError:
-            return None
 
     # What the watch asks, and what follows from it.
 

@@ -7,6 +7,8 @@ then; scripts refuse to write when it is off by more than 2 s (`core.model.CLOCK
 
 import time
 
+from breaker.core.model import CLOCK_SKEW_US
+
 
 def monotonic_us() -> int:
     return time.monotonic_ns() // 1_000
@@ -25,6 +27,19 @@ class StoreClock:
     def now_us(self) -> int:
         """The store's time by our estimate."""
         return monotonic_us() + self._offset_us
+
+    def take(self, store_us: int, sent_us: int, received_us: int, *, is_off: bool = False) -> int | None:
+        """
+        A reply that said `store_us`; by how much the clock jumped, or None.
+
+        Args:
+            is_off: The store says itself that our estimate is wrong.
+
+        """
+        if is_off or (self.is_set and abs(store_us - self.now_us()) > CLOCK_SKEW_US):
+            return self.jumped(store_us, sent_us, received_us)
+        self.heard(store_us, sent_us, received_us)
+        return None
 
     def heard(self, store_us: int, sent_us: int, received_us: int) -> None:
         """A reply that said `store_us`; it was true between sending and receiving (our monotonic time)."""

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from breaker.core.errors import StoreClockError, StoreError, StoreRefusedError
 from breaker.core.events import AcksLate, ClockJumped, Listener, RoundTripEnded, StoreFailed, StoreRecovered
 from breaker.core.jobs import Accepted, Ack, Leases, Offer
-from breaker.core.model import CLOCK_SKEW_US
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.clock import StoreClock, monotonic_us
@@ -34,6 +33,7 @@ from breaker.store.lane import (
     WithdrawItem,
 )
 from breaker.store.parts import AskPart, GrantPart, OtherPart, SettlePart, WithdrawPart
+from breaker.store.replies import Part, error_in, note_reach, time_told
 from breaker.store.scripts import Script
 from breaker.store.topology import AnyLine
 
@@ -46,21 +46,6 @@ LOOKS = ("show", "look", "ledger", "listed")
 SETTLE_S = 0.002  # a slot that nobody waits for may travel with the next call for so long
 RETRY_S = 0.25  # what must not be lost tries again after this
 GRANT_S_MAX = 0.5  # waiters are kept alive by a grant at least this often
-
-Part = (
-    AskPart
-    | SettlePart
-    | WithdrawPart
-    | GrantPart
-    | OtherPart
-    | AcceptPart
-    | RevokePart
-    | LeasePart
-    | AckPart
-    | KeepPart
-)
-OFF_CLOCK = 2  # a reply that says so contradicts our estimate; one that came too late may have waited in line
-YEAR_US = 31_536_000_000_000  # a second number larger than this is the store's clock
 
 T = TypeVar("T")
 
@@ -117,7 +102,7 @@ class Coalescer:
             self._opening = asyncio.get_running_loop().create_task(self._line.open())
         opening = self._opening
         try:
-            self._clock_known(await asyncio.shield(opening))
+            self._take_clock(*await asyncio.shield(opening))
         finally:
             if self._opening is opening and opening.done():
                 self._opening = None
@@ -373,7 +358,8 @@ class Coalescer:
                 part.on_failure(StoreError(f"the exchange was broken off: {exc!r}"))
             raise
         received_us = monotonic_us()
-        self._note_clock(replies, sent_us, received_us)
+        if told := time_told(replies):
+            self._take_clock(told[0], sent_us, received_us, is_off=told[1])
         errors = [self._deliver(part, reply) for part, reply in zip(parts, replies, strict=True)]
         if any(error and not error.is_partial for error in errors):
             # It answers, and refuses (read-only, no replicas): that is not up, and asking at once is no use.
@@ -409,14 +395,14 @@ class Coalescer:
         if not done:
             raise StoreRefusedError("the connection to the store is still being made")
         opening, self._opening = self._opening, None
-        self._clock_known(opening.result())
+        self._take_clock(*opening.result())
 
-    def _clock_known(self, greeting: tuple[int, int, int]) -> None:
-        store_us, sent_us, received_us = greeting
-        if self._clock.is_set and abs(store_us - self._clock.now_us()) > CLOCK_SKEW_US:
-            self._note_jump(store_us, sent_us, received_us)
-        else:
-            self._clock.heard(store_us, sent_us, received_us)
+    def _take_clock(self, store_us: int, sent_us: int, received_us: int, *, is_off: bool = False) -> None:
+        jumped_us = self._clock.take(store_us, sent_us, received_us, is_off=is_off)
+        if jumped_us is not None:
+            self._emit(ClockJumped(jumped_us))
+            if self.on_clock_jump:
+                self.on_clock_jump()
 
     def _deliver(self, part: Part, reply: Any) -> StoreError | None:
         """Hand a reply on; what kept the store from doing what the part asked for."""
@@ -464,21 +450,6 @@ class Coalescer:
         if not lane.is_idle:
             self._active[lane.operation] = lane
 
-    def _note_clock(self, replies: list[Any], sent_us: int, received_us: int) -> None:
-        """Take the last word of the store's clock; a reply that contradicts us corrects the estimate."""
-        for reply in replies:
-            if isinstance(reply, list) and len(reply) > 1 and reply[1] > YEAR_US:
-                if reply[0] == OFF_CLOCK:
-                    self._note_jump(reply[1], sent_us, received_us)
-                else:
-                    self._clock_known((reply[1], sent_us, received_us))
-                return
-
-    def _note_jump(self, store_us: int, sent_us: int, received_us: int) -> None:
-        self._emit(ClockJumped(self._clock.jumped(store_us, sent_us, received_us)))
-        if self.on_clock_jump:
-            self.on_clock_jump()
-
     def _failed(self, exc: StoreError, operation: str) -> None:
         if self._failing_since_us is None and not isinstance(exc, StoreClockError) and not exc.is_partial:
             self._failing_since_us = monotonic_us()
@@ -490,34 +461,6 @@ def too_many() -> StoreRefusedError:
     refusal = StoreRefusedError(f"{PENDING_MAX} decisions are waiting for the store")
     refusal.is_partial = True
     return refusal
-
-
-def note_reach(parts: list[Part], replies: list[Any]) -> None:
-    """What WAITAOF ([ours, replicas]) and WAIT (replicas) say of the writes before them."""
-    has_fsync, replicas = False, 0
-    for reply in replies:
-        if isinstance(reply, list):
-            has_fsync = reply[0] > 0
-        elif isinstance(reply, int):
-            replicas = reply
-    for part in parts:
-        if isinstance(part, AcceptPart):
-            part.reach = (has_fsync, replicas)
-
-
-def error_in(part: Part, reply: Any) -> StoreError | None:
-    """Let a part take its reply; what went wrong, if anything did."""
-    if isinstance(reply, StoreError):
-        return reply
-    try:
-        part.on_reply(reply)
-    except StoreError as exc:
-        return exc
-    except Exception as exc:  # noqa: BLE001 - the parts behind it must get their replies whatever this one was
-        # What it says may be a payload, and what this says is logged.
-        size = f" of {len(reply)} parts" if isinstance(reply, list) else ""
-        return StoreRefusedError(f"unexpected reply to {type(part).__name__}{size} ({type(exc).__name__})")
-    return None
 
 
 def take(queue: deque[T]) -> list[T]:

@@ -101,7 +101,7 @@ async def test_status_tells_of_the_queue(start_gateway: Start) -> None:
     async with raw_downstream(desk()) as below, start_gateway(pipelines(below.url)) as served:
         await run_jobs(served, "wrong")
         assert served.process
-        operations = (await served.process.status())["operations"]
+        operations = (await served.process.own_pages.status())["operations"]
     assert operations["desk.work"]["queue"]["dead"] == 1
     assert operations["desk.work"]["queue"]["ledger"]["unaccounted"] == 0
     assert operations["desk.plain"]["queue"] is None

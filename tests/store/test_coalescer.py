@@ -11,10 +11,10 @@ from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused
 from breaker.store import coalescer
 from breaker.store.clock import monotonic_us
-from breaker.store.coalescer import error_in
 from breaker.store.keys import Keys
 from breaker.store.lane import Lane
 from breaker.store.parts import SettlePart
+from breaker.store.replies import error_in, time_told
 from breaker.store.scripts import load_scripts
 from tests.store.replicas import Replica, an_operation, commands, rate, replica, slots, until
 
@@ -83,7 +83,8 @@ async def test_a_question_that_waited_in_line_is_no_jump_of_the_clock(
     async with replica(store_url, cluster, an_operation(limits=slots(1))) as one:
         sent = monotonic_us()
         reply = [said, one.store.clock.now_us() + 400_000]
-        one.store.coalescer._note_clock([reply], sent, monotonic_us())
+        store_us, is_off = time_told([[None], reply]) or (0, False)
+        one.store.coalescer._take_clock(store_us, sent, monotonic_us(), is_off=is_off)
         assert sum(isinstance(event, ClockJumped) for event in one.events) == jumps
 
 

@@ -8,9 +8,10 @@ from hashlib import sha256
 import pytest
 
 from breaker.store import job_parts
-from breaker.store.coalescer import Coalescer, Part
+from breaker.store.coalescer import Coalescer
 from breaker.store.lane import Lane
 from breaker.store.parts import SettlePart
+from breaker.store.replies import Part
 from tests.gateway.gateway_process import Start
 from tests.gateway.raw_downstream import Received
 from tests.web.job_scene import WORK, Desk, Scene, answer, document, header, job_scene

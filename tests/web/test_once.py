@@ -8,8 +8,8 @@ import pytest
 from breaker.core.errors import ConfigError, StartError
 from breaker.core.model import Gateway
 from breaker.gateway.downstream import Pool
+from breaker.policy.restart import NEEDS_RESTART, refuse_what_needs_a_restart
 from breaker.web.listener import bind
-from breaker.wiring import NEEDS_RESTART, refuse_what_needs_a_restart
 from tests.gateway.gateway_process import Start, free_ports
 from tests.gateway.raw_downstream import Peer, answering, raw_downstream
 from tests.web.raw_caller import ask, get, raw_caller
