@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from breaker import __version__
+from breaker.core.config import Config, StoreSettings
 from breaker.core.errors import (
     ConfigError,
     StartError,
@@ -22,7 +23,6 @@ from breaker.core.errors import (
 from breaker.core.events import ConfigLoaded, Event, JobAttempted, StoreFailed, StoreReset
 from breaker.core.ids import Ids, base32
 from breaker.core.jobs import Pace
-from breaker.core.model import Config, StoreSettings
 from breaker.core.promise import Eta
 from breaker.core.verdict import Policy
 from breaker.gateway.acceptance import Acceptance

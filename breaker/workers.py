@@ -20,8 +20,8 @@ import aiohttp
 import orjson
 import structlog
 
+from breaker.core.config import Config, StoreSettings
 from breaker.core.errors import ConfigError, Problem, StartError
-from breaker.core.model import Config, StoreSettings
 from breaker.policy.load import load
 from breaker.signals.merge import merge
 from breaker.store.parent_death import launch_command

@@ -10,9 +10,10 @@ import os
 
 from bench.load import TENANTS
 from bench.subjects.driver import Case, Decide, drive
+from breaker.core.config import StoreSettings
 from breaker.core.events import Event
 from breaker.core.ids import Ids, base32
-from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Rate, StoreSettings
+from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Rate
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted
 from breaker.store.capacity import CapacityStore

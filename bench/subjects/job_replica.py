@@ -16,11 +16,12 @@ from http import HTTPStatus
 
 from bench.load import TENANTS
 from bench.processes import SubjectError
+from breaker.core.config import StoreSettings
 from breaker.core.events import Event, Result
 from breaker.core.ids import Ids, base32
 from breaker.core.job_policy import Band, Queue
 from breaker.core.jobs import LeasedJob, Offer, Queued
-from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Overflow, Rate, StoreSettings
+from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Overflow, Rate
 from breaker.gateway import runner as runner_module
 from breaker.gateway.attempt import Attempted
 from breaker.gateway.dispatcher import Dispatcher

@@ -21,8 +21,8 @@ import redis
 
 from bench.job_peers.driver import body_of, run
 from bench.subjects.job_replica import NAME, Replica, join
+from breaker.core.config import StoreSettings
 from breaker.core.jobs import Ack, Fate, LeasedJob
-from breaker.core.model import StoreSettings
 from breaker.store.connection import Line
 from breaker.store.job_parts import AcceptPart
 from breaker.store.keys import wake_prefix

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from breaker.core.config import Config, StoreSettings
 from breaker.core.errors import ConfigError, StartError, StoreError
-from breaker.core.model import Config, StoreSettings
 from breaker.policy.load import load
 from breaker.signals.logs import configure
 from breaker.store.embedded import EmbeddedStore

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from breaker.core.config import Config
 from breaker.core.errors import StartError
-from breaker.core.model import Config
 from breaker.store.embedded_folder import make_private
 
 DOWNSTREAMS = ("support", "billing", "onboarding")

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from rich.console import Console
 
+from breaker.core.config import Config
 from breaker.core.errors import StartError
-from breaker.core.model import Config
 from breaker.demo.callers import Callers
 from breaker.demo.orders import OPERATIONS
 from breaker.demo.preflight import check_ports, data_folder, downstream_addresses, gateway_addresses

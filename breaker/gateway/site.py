@@ -7,7 +7,8 @@ One value, made once and swapped atomically on reload; calls under way keep the 
 import asyncio
 from dataclasses import dataclass
 
-from breaker.core.model import Config, Downstream
+from breaker.core.config import Config
+from breaker.core.model import Downstream
 from breaker.gateway.downstream import Pool
 from breaker.gateway.router import Router
 from breaker.gateway.work import Work, work_of

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
+from breaker.core.config import Caller, Gateway, Operator, Role, StoreSettings
 from breaker.core.errors import Problem
-from breaker.core.model import Caller, Gateway, Operator, Role, StoreSettings
 from breaker.policy.document import Loc
 from breaker.policy.files import check_readable, read_secret
 from breaker.policy.gateway_file import CallerSection, GatewayFile, KeySection, StoreSection

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from breaker.core.model import Config
+from breaker.core.config import Config
 from breaker.policy.values import Hidden, Value, gateway_values, operation_values
 
 PROCESS = "gateway"  # the subject of what stands in gateway.yaml

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from breaker.core.config import Config
 from breaker.core.errors import ConfigError, Problem
-from breaker.core.model import Config, Operation
+from breaker.core.model import Operation
 from breaker.policy.build_gateway import GatewayBuilder
 from breaker.policy.build_operation import OperationsBuilder
 from breaker.policy.document import Document, read_document

@@ -6,8 +6,8 @@ Sockets, the store and the shape of log lines are chosen once, when the process 
 
 from pathlib import Path
 
+from breaker.core.config import Gateway
 from breaker.core.errors import ConfigError, Problem
-from breaker.core.model import Gateway
 
 NEEDS_RESTART = (
     "listen", "admin", "cluster", "store", "log_level", "log_format", "log_sample", "cookies",

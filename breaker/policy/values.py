@@ -12,18 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breaker.core.circuit_policy import CircuitPolicy, DirectRetry
+from breaker.core.config import Caller, Gateway, Operator
 from breaker.core.job_policy import Queue
-from breaker.core.model import (
-    Caller,
-    Capacity,
-    Downstream,
-    Gateway,
-    HangUp,
-    Limits,
-    Operation,
-    Operator,
-    Overflow,
-)
+from breaker.core.model import Capacity, Downstream, HangUp, Limits, Operation, Overflow
 from breaker.policy import units as u
 from breaker.policy.job_words import format_durability
 

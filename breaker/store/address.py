@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StartError
-from breaker.core.model import StoreSettings
 
 
 class Topology(StrEnum):

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breaker.core.circuit import CircuitState
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError, StoreResetError
 from breaker.core.events import Event, LeasesLost, Listener, StoreFailed
-from breaker.core.model import LEASE_US, RENEW_US, Limits, Operation, StoreSettings
+from breaker.core.model import LEASE_US, RENEW_US, Limits, Operation
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.circuits import Circuits

@@ -14,9 +14,10 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StartError, StoreAwayError, StoreError
 from breaker.core.job_policy import Durability
-from breaker.core.model import Operation, StoreSettings
+from breaker.core.model import Operation
 from breaker.store.cluster_client import ClusterClient
 from breaker.store.connection import open_client
 from breaker.store.slots import SLOTS

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError, RedisError
 
-from breaker.core.model import StoreSettings
+from breaker.core.config import StoreSettings
 from breaker.store.address import Address, Node
 from breaker.store.pools import found_pool, one_server
 from breaker.store.slots import SlotTable, find_table, key_of, slot_of

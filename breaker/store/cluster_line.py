@@ -16,8 +16,8 @@ from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, ResponseError, TryAgainError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError, StoreRefusedError
-from breaker.core.model import StoreSettings
 from breaker.store.address import Node, address_of
 from breaker.store.cluster_client import target_of
 from breaker.store.connection import Command, as_ours, translated

@@ -17,8 +17,8 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError, StoreRefusedError, StoreTimeoutError
-from breaker.core.model import StoreSettings
 from breaker.store.address import Topology, address_of
 from breaker.store.clock import monotonic_us
 from breaker.store.cluster_client import ClusterClient

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError
 from breaker.core.events import JobsReclaimed, LeasesLost, Listener
 from breaker.core.job_policy import Durability
 from breaker.core.jobs import Accepted, Ack, DurabilityNotMet, LeasedJob, Leases, Offer, Queued
-from breaker.core.model import LEASE_US, RENEW_US, Operation, StoreSettings
+from breaker.core.model import LEASE_US, RENEW_US, Operation
 from breaker.core.verdict import Admitted
 from breaker.store.capacity import CapacityStore
 from breaker.store.checks import StoreFacts

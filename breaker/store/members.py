@@ -23,9 +23,9 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError, StoreRefusedError
 from breaker.core.events import Listener, ReplicasSeen, StewardChanged, StoreFailed, StoreReset
-from breaker.core.model import StoreSettings
 from breaker.store.address import Topology, address_of
 from breaker.store.connection import as_ours, open_client
 from breaker.store.ending import end

@@ -12,8 +12,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError, StoreRefusedError
-from breaker.core.model import StoreSettings
 from breaker.store.address import Node
 from breaker.store.connection import Command, Line, as_ours
 from breaker.store.ending import end

@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StartError
-from breaker.core.model import StoreSettings
 from breaker.store.address import Address, Node
 
 OPEN_S = 2.0  # to connect, authenticate and load the scripts

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from breaker.core.model import StoreSettings
+from breaker.core.config import StoreSettings
 from breaker.store.address import Address, Node
 from breaker.store.ending import end
 from breaker.store.pools import ask_once

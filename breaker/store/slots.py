@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from breaker.core.model import StoreSettings
+from breaker.core.config import StoreSettings
 from breaker.store.address import Address, Node
 from breaker.store.ending import end
 from breaker.store.pools import ask_once

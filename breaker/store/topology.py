@@ -2,7 +2,7 @@
 Topology: the line that fits the store's address, for whoever sends whole batches of commands.
 """
 
-from breaker.core.model import StoreSettings
+from breaker.core.config import StoreSettings
 from breaker.store.address import Topology, address_of
 from breaker.store.cluster_line import ClusterLine
 from breaker.store.connection import Line

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from breaker.core.model import StoreSettings
+from breaker.core.config import StoreSettings
 from breaker.store.connection import open_client
 from breaker.store.keys import jobs_channel, wake_prefix
 from breaker.store.lane import Lane

@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
+from breaker.core.config import Operator
 from breaker.core.errors import ConfigError, StoreError
-from breaker.core.model import Operation, Operator
+from breaker.core.model import Operation
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook
 from breaker.web.admin_circuit import Circuits

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from breaker.core.calendar import transitions
-from breaker.core.model import Capacity, Config, Limits, Mode, Operation, Overflow, Rate
+from breaker.core.config import Config
+from breaker.core.model import Capacity, Limits, Mode, Operation, Overflow, Rate
 from breaker.core.rate import is_closed
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 
+from breaker.core.config import Caller
 from breaker.core.events import Listener, TenantsExceeded
-from breaker.core.model import Caller
 from breaker.gateway.tenants import Tenants
 
 ANONYMOUS = "_anonymous"

@@ -6,8 +6,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from breaker.core.config import Gateway
 from breaker.core.errors import StartError
-from breaker.core.model import Gateway
 from breaker.web.connection import CallerServer, Handler
 
 BACKLOG = 1024

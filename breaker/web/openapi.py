@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from breaker.core.circuit_policy import CircuitMode, SlowDown
+from breaker.core.config import Config
 from breaker.core.job_policy import Durability
-from breaker.core.model import Config, Mode, Operation, Overflow
+from breaker.core.model import Mode, Operation, Overflow
 from breaker.gateway.call import Kind
 from breaker.gateway.work import SAFE_METHODS
 from breaker.web import openapi_jobs as jobs

@@ -14,7 +14,7 @@ from hashlib import sha256
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from breaker.core.model import Operator, Role
+from breaker.core.config import Operator, Role
 from breaker.web.admin_problems import AdminProblem
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

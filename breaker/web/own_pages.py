@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from breaker import __version__
+from breaker.core.config import Config
 from breaker.core.errors import StoreError
 from breaker.core.jobs import Pace
-from breaker.core.model import Config
 from breaker.core.promise import Eta
 from breaker.gateway.gate import refuses_alone
 from breaker.gateway.work import Work

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from breaker.core.config import Operator, Role
 from breaker.core.jobs import Fate, JobState, Reason
-from breaker.core.model import Operator, Role
 from breaker.web import admin_listing, admin_stream
 from tests.cli.command import breaker, start
 from tests.web.admin_scene import CHARGE, LOOK_UP, REFUND, Scene, admin_scene

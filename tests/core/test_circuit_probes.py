@@ -1,5 +1,7 @@
 """What an open circuit lets through and how it closes again, both sides of each edge."""
 
+from dataclasses import replace
+
 import pytest
 
 from breaker.core.circuit import (
@@ -242,3 +244,15 @@ def test_a_hold_lasts_from_the_first_opening_to_the_closing() -> None:
         by_hand(circuit, Trigger.RELEASED, NOW + at + 8, 0)
     assert circuit.holds == [(NOW + at, NOW + at + 7) for at in range(2 * WINDOW, 10 * WINDOW, WINDOW)]
     assert len(circuit.holds) == HOLDS_MAX
+
+
+def test_a_circuit_closes_also_when_fewer_probes_are_asked_for_meanwhile() -> None:
+    """A reload while it is tried: as many have passed as are asked for now, and somebody must still say so."""
+    circuit = Circuit(state=CircuitState.HALF_OPEN, passed=2)
+    fewer = replace(TERMS, probes=2)
+    assert bars(circuit, fewer, NOW) is None
+    on_probe(circuit, "x", NOW, LEASE_US)
+    assert bars(circuit, fewer, NOW) is not None
+    report = Report(replica="R", generation=circuit.generation, seen=Seen(), probes=(("x", True),))
+    on_report(circuit, fewer, report, NOW)
+    assert circuit.state is CircuitState.CLOSED

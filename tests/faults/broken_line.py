@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError, StoreRefusedError, StoreTimeoutError
-from breaker.core.model import StoreSettings
 from breaker.store.connection import Command, Line
 from breaker.store.scripts import Script
 from tests.store.job_world import CHECKED, NOW_AT, TIMELESS, Moment, TimedLine

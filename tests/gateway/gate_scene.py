@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
+from breaker.core.config import StoreSettings
 from breaker.core.events import Event
 from breaker.core.ids import base32
-from breaker.core.model import Operation, StoreSettings
+from breaker.core.model import Operation
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, TooCostly
 from breaker.gateway.call import Refusal

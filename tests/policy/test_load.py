@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import ConfigError
 from breaker.core.model import (
     Capacity,
@@ -23,7 +24,6 @@ from breaker.core.model import (
     Quota,
     Rate,
     Schedule,
-    StoreSettings,
     TenantSource,
 )
 from breaker.policy.load import load

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from breaker.core.config import Operator, Role
 from breaker.core.job_policy import (
     DAY_MS,
     Band,
@@ -19,7 +20,7 @@ from breaker.core.job_policy import (
     Queue,
     Retry,
 )
-from breaker.core.model import Match, Operation, Operator, Overflow, Role
+from breaker.core.model import Match, Operation, Overflow
 from breaker.policy.load import load
 from tests.policy.conftest import PIPELINE, QUEUED, Problems, Write
 

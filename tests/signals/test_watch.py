@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreTimeoutError
 from breaker.core.events import Event, RoundTripEnded
 from breaker.core.jobs import Pace
-from breaker.core.model import StoreSettings
 from breaker.core.promise import Eta
 from breaker.core.state import Ask
 from breaker.signals.metrics import Metrics

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreTimeoutError
 from breaker.core.events import Event
 from breaker.core.ids import base32
 from breaker.core.job_policy import Band, Batch, Effects, Idempotency, Queue
 from breaker.core.jobs import Accepted, Ack, Fate, JobRecord, LeasedJob, Leases, Offer, Queued
-from breaker.core.model import Capacity, Downstream, Match, Operation, Overflow, StoreSettings
+from breaker.core.model import Capacity, Downstream, Match, Operation, Overflow
 from breaker.core.verdict import Admitted
 from breaker.store.capacity import CapacityStore
 from breaker.store.checks import StoreFacts

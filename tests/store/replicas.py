@@ -16,10 +16,11 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError
 from breaker.core.events import Event
 from breaker.core.ids import base32
-from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Rate, StoreSettings
+from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Rate
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Refused, Verdict
 from breaker.store.capacity import CapacityStore

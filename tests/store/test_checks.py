@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StartError, StoreError
-from breaker.core.model import StoreSettings
 from breaker.store.checks import check_store, memory_of
 from breaker.store.connection import open_client
 from breaker.store.server_binary import find_server

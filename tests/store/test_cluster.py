@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from redis.exceptions import AskError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StartError, StoreError, StoreRefusedError, StoreTimeoutError
 from breaker.core.events import StoreFailed
 from breaker.core.jobs import Queued
-from breaker.core.model import StoreSettings
 from breaker.core.verdict import Admitted, Refused
 from breaker.store.address import Node
 from breaker.store.checks import check_store, memory_of

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from breaker.core.config import StoreSettings
 from breaker.core.job_policy import Durability
 from breaker.core.jobs import DurabilityNotMet, Queued
-from breaker.core.model import Capacity, StoreSettings
+from breaker.core.model import Capacity
 from breaker.store.checks import StoreFacts, check_store
 from breaker.store.jobs import REACH_MS
 from breaker.store.server_binary import find_server

@@ -13,9 +13,9 @@ from typing import TypeVar
 import pytest
 from redis import Redis
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StoreError, StoreRefusedError
 from breaker.core.events import Event, ReplicasSeen, StewardChanged, StoreFailed, StoreReset
-from breaker.core.model import StoreSettings
 from breaker.store import members as module
 from breaker.store.members import Members
 from breaker.store.steward import Chore, Steward, Stewardship

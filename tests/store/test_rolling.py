@@ -9,9 +9,10 @@ from itertools import count
 import pytest
 from redis import Redis
 
+from breaker.core.config import StoreSettings
 from breaker.core.events import Event, StoreFailed
 from breaker.core.ids import base32
-from breaker.core.model import Capacity, Operation, StoreSettings
+from breaker.core.model import Capacity, Operation
 from breaker.store.capacity import CapacityStore
 from breaker.store.connection import open_client
 from breaker.store.keys import Keys, cluster_key

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StartError, StoreError
 from breaker.core.job_policy import Durability
 from breaker.core.jobs import Queued
-from breaker.core.model import StoreSettings
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted
 from breaker.store.address import Node, Topology, address_of

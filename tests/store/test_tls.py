@@ -16,8 +16,8 @@ from cryptography.x509.oid import NameOID
 from redis import Redis
 from redis.exceptions import RedisError
 
+from breaker.core.config import StoreSettings
 from breaker.core.errors import StartError
-from breaker.core.model import StoreSettings
 from breaker.store.checks import check_store
 from tests.gateway.gateway_process import free_ports
 

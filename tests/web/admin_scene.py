@@ -16,12 +16,13 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from breaker.core.config import Operator, StoreSettings
 from breaker.core.errors import ConfigError, Problem
 from breaker.core.events import Event
 from breaker.core.ids import base32
 from breaker.core.job_policy import Band, Durability, Queue
 from breaker.core.jobs import Ack, Fate, LeasedJob, Offer, Queued, Reason
-from breaker.core.model import Downstream, Match, Operation, Operator, Overflow, StoreSettings
+from breaker.core.model import Downstream, Match, Operation, Overflow
 from breaker.gateway.job_payload import JobResult, Payload
 from breaker.gateway.vault import Vault
 from breaker.store.audit import Audit

@@ -8,19 +8,9 @@ from typing import Any
 
 import jsonschema_rs
 
+from breaker.core.config import Caller, Config, Gateway
 from breaker.core.job_policy import Queue
-from breaker.core.model import (
-    Caller,
-    Capacity,
-    Config,
-    Downstream,
-    Gateway,
-    Limits,
-    Match,
-    Operation,
-    Overflow,
-    Rate,
-)
+from breaker.core.model import Capacity, Downstream, Limits, Match, Operation, Overflow, Rate
 from breaker.policy.load import load
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from breaker.core.model import Operator, Role
+from breaker.core.config import Operator, Role
 from breaker.web.admin import AdminListener, admin_app
 from breaker.web.listener import bind
 from breaker.workers import worker_sockets

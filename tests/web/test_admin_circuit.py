@@ -9,8 +9,8 @@ import pytest
 
 from breaker.core.circuit import CircuitState
 from breaker.core.circuit_policy import CircuitMode, CircuitPolicy
+from breaker.core.config import Operator, Role
 from breaker.core.errors import StoreError
-from breaker.core.model import Operator, Role
 from breaker.core.state import Ask
 from breaker.core.verdict import Admitted, Policy, Refused
 from breaker.store.capacity import CircuitLook

@@ -10,16 +10,15 @@ import pytest
 
 from breaker.core.circuit import CircuitState
 from breaker.core.circuit_policy import CircuitMode, CircuitPolicy
+from breaker.core.config import Config, Gateway, StoreSettings
 from breaker.core.job_policy import BANDS, Band, Durability, Effects
 from breaker.core.job_policy import Queue as JobQueue
 from breaker.core.jobs import Pace
 from breaker.core.model import (
     Capacity,
-    Config,
     Cost,
     Credential,
     Downstream,
-    Gateway,
     Hours,
     Limits,
     Match,
@@ -30,7 +29,6 @@ from breaker.core.model import (
     Quota,
     Rate,
     Schedule,
-    StoreSettings,
 )
 from breaker.core.promise import Eta
 from breaker.core.state import Ask

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from breaker.core.config import Gateway
 from breaker.core.errors import ConfigError, StartError
-from breaker.core.model import Gateway
 from breaker.gateway.downstream import Pool
 from breaker.policy.restart import NEEDS_RESTART, refuse_what_needs_a_restart
 from breaker.web.listener import bind
