@@ -18,7 +18,17 @@ from dataclasses import dataclass
 from breaker.core import fairness
 from breaker.core.job_policy import BANDS, Band
 from breaker.core.jobs import Ack, Fate, JobState
-from breaker.core.queue import COUNTED, KEPT, WAITING, Job, Jobs, queue_of, stop_waiting, wait_in_line
+from breaker.core.queue import (
+    COUNTED,
+    KEPT,
+    SUSPECT,
+    WAITING,
+    Job,
+    Jobs,
+    queue_of,
+    stop_waiting,
+    wait_in_line,
+)
 from breaker.core.rate import Bucket
 from breaker.core.state import State
 from breaker.core.terms import QueueTerms, Terms
@@ -143,7 +153,7 @@ def give_back(state: State, jobs: Jobs, queue: QueueTerms, job: Job, now_us: int
     state.own.leases.pop(held, None)
     state.circuit.probes.pop(held, None)
     state.tenants.get(job.tenant, Bucket()).leases.pop(held, None)
-    job.suspect = min(job.suspect, 1)
+    job.suspect = min(job.suspect, SUSPECT)
     if job.first_us == job.since_us:
         job.first_us = 0
     job.since_us = now_us

@@ -12,7 +12,7 @@ from breaker.core.circuit import held_between, is_probing, on_probe
 from breaker.core.job_ends import Told, finish
 from breaker.core.jobs import JobState
 from breaker.core.model import Limits, Mode
-from breaker.core.queue import Job, Jobs, stop_waiting
+from breaker.core.queue import ALONE, Job, Jobs, stop_waiting
 from breaker.core.state import Ask, State, View, tenant_bucket
 from breaker.core.terms import QueueTerms
 from breaker.core.verdict import Policy
@@ -102,7 +102,7 @@ def take(step: Step, job: Job, slot: str, *, is_alone: bool) -> str:
     if job.first_us:
         job.first_us += held_between(step.state.circuit, step.view.terms.circuit, job.since_us, now)
     job.state, job.attempt, job.since_us = JobState.RUNNING, job.attempt + 1, now
-    job.suspect, job.due_us = 2 if is_alone else 0, now + step.lease_us
+    job.suspect, job.due_us = ALONE if is_alone else 0, now + step.lease_us
     job.first_us = job.first_us or now
     held_as = f"{job.id}.{job.attempt}"
     if tenant:

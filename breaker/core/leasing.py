@@ -32,7 +32,9 @@ from breaker.core.jobs import JobState, Reason
 from breaker.core.lease_step import Leased, Question, Step, blocks_item, blocks_job, charge, expire, take
 from breaker.core.model import LEASE_US
 from breaker.core.queue import (
+    ALONE,
     POISON_MAX,
+    SUSPECT,
     Job,
     Jobs,
     expiring,
@@ -120,11 +122,11 @@ def lose(step: Step, job: Job) -> None:
         if step.queue.probe_us:
             step.jobs.probes[job.id] = step.now + step.queue.probe_us
         return
-    job.lost += job.suspect == 2  # noqa: PLR2004 - it ran alone
+    job.lost += job.suspect == ALONE
     if job.lost >= POISON_MAX:
         finish(step.jobs, step.queue, job, JobState.DEAD, Told(reason=Reason.POISON), step.now)
         return
-    job.suspect, job.since_us, job.reason = 1, step.now, Reason.LOST
+    job.suspect, job.since_us, job.reason = SUSPECT, step.now, Reason.LOST
     wait_in_line(step.jobs, step.queue, job, step.now, at_front=True)
 
 

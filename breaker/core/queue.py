@@ -36,6 +36,7 @@ COUNTED = {
     JobState.DISCARDED: "discarded",
 }
 POISON_MAX = 2
+SUSPECT, ALONE = 1, 2  # of `Job.suspect`, as it stands in the store
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Job:
 
     Attributes:
         head_size: Bytes that it takes without payload or result; `size` with it.
-        suspect: 1 when its lease was lost, 2 while it runs alone for that.
+        suspect: SUSPECT when its lease was lost, ALONE while it runs alone for that.
         due_us: When a scheduled one is due, or a running one's lease ends.
         answer_size: Bytes of the last answer of a dead or unknown one.
 

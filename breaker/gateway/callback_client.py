@@ -182,10 +182,10 @@ async def _discard(answer: aiohttp.ClientResponse) -> None:
 
 def _judge(answer: aiohttp.ClientResponse, now_s: int) -> Delivered | Failed:
     status = answer.status
-    if 200 <= status < 300:  # noqa: PLR2004 - success, as RFC 9110 has it
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Delivered(status=status)
     detail = f"the receiver answered {status}"
-    if 300 <= status < 400:  # noqa: PLR2004 - redirection
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         detail += "; redirects are not followed"
     after = answer.headers.get("Retry-After") if status in _ASKS_FOR_TIME else None
     return Failed(
