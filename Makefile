@@ -18,18 +18,20 @@ UV := $(shell command -v uv 2>/dev/null)
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links --upgrade
 # Tests need these programs: name=package of Debian.
-SYSTEM_PARTS := nginx=nginx redis-server=redis-server cc=build-essential
+SYSTEM_PARTS := nginx=nginx redis-server=redis-server cc=build-essential promtool=prometheus amtool=prometheus-alertmanager \
+	node=nodejs npm=npm chromium=chromium
+NODE := grafana/node_modules/.stamp
 
-.PHONY: help run test faults check bench mutants diagram lock clean system-parts
+.PHONY: help run test faults check bench mutants diagram rules dashboards previews lock clean system-parts
 
 help: ## Show this
 	@echo "Breaker: an async capacity gateway. Targets:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.run ## Start everything here, with demonstration calls, until Ctrl-C; DEMO=20 ends by itself
 	@$(PY) -m breaker up --config config --demo $(DEMO)
 
-test: $(VENV)/.dev system-parts ## Run all tests; T='tests/demo -k port' runs some
+test: $(VENV)/.dev system-parts $(NODE) ## Run all tests; T='tests/demo -k port' runs some
 	@$(PY) -m pytest -m "not drill" $(T)
 
 faults: $(VENV)/.dev system-parts ## Kill, freeze and restart gateways and stores under load; a checker proves the promises
@@ -50,16 +52,26 @@ mutants: $(VENV)/.dev ## Plant the mistakes of tests/mutants.txt, one by one; ea
 diagram: $(VENV)/.dev ## Draw the diagram of docs/circuits.md again, from the table in breaker/core/circuit.py
 	@$(PY) -m tests.core.circuit_diagram
 
-lock: ## Renew requirements/*.txt with the newest versions (needs uv)
+rules: $(VENV)/.dev ## Write deploy/prometheus/rules again, from the alert table and config/
+	@$(PY) -m breaker rules export --config config --dir deploy/prometheus/rules
+
+dashboards: $(VENV)/.dev ## Write grafana/dashboards/*.json again, from the Python beside them
+	@$(PY) -m grafana
+
+previews: $(VENV)/.dev $(NODE) ## Draw the dashboards without Grafana: docs/images, or OUT=dir PROMETHEUS=http://... for yours
+	@$(PY) -m $(if $(PROMETHEUS),grafana.preview --prometheus $(PROMETHEUS) --out $(or $(OUT),.run/previews),tests.grafana.pictures --out $(or $(OUT),docs/images))
+
+lock: ## Renew requirements/*.txt and grafana/package-lock.json with the newest versions (needs uv and npm)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }
 	@$(LOCK) pyproject.toml requirements/build.in --extra embedded -o requirements/run.txt
-	@$(LOCK) pyproject.toml requirements/build.in --extra embedded --extra dev -c requirements/run.txt \
+	@$(LOCK) pyproject.toml requirements/build.in --extra embedded --extra otel --extra dev -c requirements/run.txt \
 		-o requirements/dev.txt
 	@if grep -nE '://|^ *--(index|extra-index|find-links|trusted)|file:' requirements/run.txt requirements/dev.txt; \
 	then echo "the lines above name a host or a path of this machine" >&2; exit 1; fi
+	@cd grafana && npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund
 
 clean: ## Remove what was built and what was cached; the store's data in .run stays
-	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) grafana/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -path ./bench/.peers -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 # The development environment holds all that running needs, so whichever was made last serves both.
@@ -70,6 +82,12 @@ $(VENV)/.run: requirements/run.txt pyproject.toml
 $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	@$(call install,dev)
 	@touch $(VENV)/.run
+
+# What checks the dashboards and draws them; the lock file names no registry, so whichever npm is set to is asked.
+$(NODE): grafana/package-lock.json | system-parts
+	@echo "installing into grafana/node_modules"
+	@cd grafana && npm ci --silent --no-audit --no-fund
+	@touch $@
 
 # --require-hashes and --no-build-isolation: nothing is fetched that is not in the lock file. An environment that
 # was only half made has no stamp, and is made anew.
