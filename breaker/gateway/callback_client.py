@@ -27,8 +27,8 @@ from ipaddress import ip_address
 import aiohttp
 
 from breaker.core.callback_address import allowed, entry_of, is_public, origin_of
+from breaker.core.webhook import signed_headers
 from breaker.gateway.cloud_event import CONTENT_TYPE
-from breaker.gateway.webhook import signed_headers
 
 __all__ = ["CallbackClient", "Delivered", "Failed", "allowed"]
 

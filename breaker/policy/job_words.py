@@ -13,14 +13,14 @@ from typing import NamedTuple
 from breaker.core.callback_address import entry_of
 from breaker.core.job_policy import Durability
 from breaker.core.model import Match
+from breaker.core.webhook import secret_of
 from breaker.policy.words import check_header, check_template, did_you_mean, parse_match, placeholders
 
 KEY_ID_PATTERN = r"^[a-z0-9-]{1,32}$"
 REPLICAS_MAX = 16
 PROBE_KEY = "idempotency_key"
 
-_SECRET_BYTES = range(24, 65)  # Standard Webhooks 1.0: a symmetric secret has 24 to 64 bytes
-_SECRETS_MAX = 4  # each signs every callback: the old one, the new one, and room for a mistake
+_SECRETS_MAX = 4  # each signs: the old one, the new one, and room for a mistake
 _PAYLOAD_KEY_BYTES = 32  # AES-256
 
 
@@ -110,9 +110,10 @@ def parse_webhook_secrets(text: str) -> tuple[str, ...]:
     """The lines of a file of `whsec_...`, the newest first."""
     secrets = tuple(text.split())
     for secret in secrets:
-        content = _decoded(secret.removeprefix("whsec_"))
-        if not secret.startswith("whsec_") or content is None or len(content) not in _SECRET_BYTES:
-            raise ValueError("holds a line that is not whsec_ and the base64 of 24 to 64 bytes")
+        try:
+            secret_of(secret)
+        except ValueError:
+            raise ValueError("holds a line that is not whsec_ and the base64 of 24 to 64 bytes") from None
     if len(secrets) > _SECRETS_MAX:
         raise ValueError(f"holds {len(secrets)} secrets: at most {_SECRETS_MAX}, the newest first")
     if len(set(secrets)) != len(secrets):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from breaker.gateway.webhook import secret_of, signed_headers
+from breaker.core.webhook import secret_of, signed_headers
 
 BODY = b'{"specversion":"1.0","data":{"tenant":"\xc3\xa9cole"}}'
 ID = "01JABCDEFGHJKMNPQRSTVWXYZ0_1_succeeded"

@@ -1,5 +1,5 @@
 """
-Webhooks: how a receiver knows that a callback is ours, recent, and not seen before.
+Webhooks: how the receiver of a callback or of an alert knows that it is ours, recent, and not seen before.
 
 Standard Webhooks 1.0 with symmetric signatures: HMAC-SHA256 over `id.timestamp.body`, in the header
 `webhook-signature` as `v1,<base64>`, one for each secret: while a secret is rotated the receiver may know
@@ -65,7 +65,7 @@ def signed_headers(
 
     """
     if not secrets:
-        raise ValueError("a callback without a secret cannot be signed")
+        raise ValueError("a webhook without a secret cannot be signed")
     if not _ID.fullmatch(id):
         raise ValueError(f"webhook id {id!r} is not 1 to 128 of A-Z, a-z, 0-9, '_', '~' and '-'")
     signed = b"%b.%d.%b" % (id.encode(), timestamp_s, body)
