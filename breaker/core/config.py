@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from breaker.core.alert_policy import Alerting
 from breaker.core.model import Operation
 
 
@@ -81,6 +82,8 @@ class Gateway:
         cluster: Prefix of all keys, and a label.
         callers: None is open: everybody may call everything.
         log_sample: Share of plain calls (forwarded, refused, queued) and jobs (succeeded) that are logged, 0..1.
+        traces_endpoint: Where spans go, a URL; None is nowhere.
+        traces_sample: Share of calls without a trace that begin one, 0..1.
         drain_delay_ms: Between "not ready" and closing the listener.
         drain_timeout_ms: How long calls may finish after that.
         head_timeout_ms: How long a connection may take to send a request head.
@@ -91,6 +94,7 @@ class Gateway:
         jobs_max: Jobs that this process runs at a time, over all operations.
         replicas_expected: Gateway processes that share the capacity, at least; each takes that share while the store
             is away.
+        alerts: The way to on-call.
 
     """
 
@@ -102,6 +106,8 @@ class Gateway:
     log_level: str = "info"
     log_format: str = "auto"
     log_sample: float = 1.0
+    traces_endpoint: str | None = None
+    traces_sample: float = 0.1
     drain_delay_ms: int = 0
     drain_timeout_ms: int = 20_000
     head_timeout_ms: int = 15_000
@@ -111,6 +117,7 @@ class Gateway:
     key_ring: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     jobs_max: int = 256
     replicas_expected: int = 1
+    alerts: Alerting = field(default=Alerting())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

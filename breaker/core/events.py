@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from breaker.core.trace import Span
 from breaker.core.verdict import Policy
 
 
@@ -60,6 +61,7 @@ class CallEnded:
         result: None when the downstream was not reached.
         action: Set when the call went over capacity.
         shadow: The limit in shadow that would have refused.
+        span: None when it is not sampled.
 
     """
 
@@ -78,6 +80,7 @@ class CallEnded:
     result: Result | None
     action: Action | None
     shadow: Policy | None
+    span: Span | None = None
 
 
 @dataclass(slots=True)
@@ -171,6 +174,7 @@ class JobAttempted:
         duration_s: Of its request, whatever came of it, also when it was shared with others; 0 when none was sent.
         is_ended: The job has come to its end.
         dropped: Its result was not kept, because the store is short of memory.
+        span: None when its call was not sampled.
 
     """
 
@@ -185,6 +189,7 @@ class JobAttempted:
     trace_id: str
     is_ended: bool
     dropped: bool
+    span: Span | None = None
 
 
 @dataclass(slots=True)
@@ -282,6 +287,24 @@ class CallRetried:
 
 
 @dataclass(slots=True)
+class OverrideChanged:
+    """
+    A person set limits of an operation for a while, or ended that early; told by the replica that was asked.
+
+    Attributes:
+        until_us: When they end, store time; 0: they were ended.
+        words: The limits that are stated from now on.
+
+    """
+
+    operation: str
+    author: str
+    reason: str
+    until_us: int
+    words: str
+
+
+@dataclass(slots=True)
 class DegradedBegan:
     """
     The store cannot be used: operations do what their configuration says; `kind` is that of the StoreError.
@@ -352,6 +375,43 @@ class TenantsExceeded:
 
 
 @dataclass(slots=True)
+class AlertMoved:
+    """
+    An incident fires, or has ended; told by the replica that judged it.
+
+    Attributes:
+        summary: In words.
+
+    """
+
+    incident: str
+    alert: str
+    severity: str
+    operation: str
+    is_firing: bool
+    summary: str
+
+
+@dataclass(slots=True)
+class LetterEnded:
+    """
+    An attempt to tell a channel ended.
+
+    Attributes:
+        result: `ok`, `retry`, or `failed`: it is not tried again.
+        kind: What the letter says, as in core/notify.py.
+        incident: The first that it is about; empty of a test.
+
+    """
+
+    channel: str
+    result: str
+    kind: str
+    incident: str
+    detail: str
+
+
+@dataclass(slots=True)
 class ConfigLoaded:
     """A configuration is in force (`ok`), or was refused and the old one stays."""
 
@@ -380,6 +440,7 @@ Event = (
     | LoneReplica
     | SlowedDown
     | CallRetried
+    | OverrideChanged
     | DegradedBegan
     | DegradedEnded
     | OverAdmitted
@@ -387,6 +448,8 @@ Event = (
     | ReplicasSeen
     | StoreReset
     | TenantsExceeded
+    | AlertMoved
+    | LetterEnded
     | ConfigLoaded
 )
 Listener = Callable[[Event], None]

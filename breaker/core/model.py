@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from breaker.core.alert_policy import AlertPolicy
 from breaker.core.circuit_policy import CircuitPolicy, DirectRetry, SlowDown, WhenStoreDown
 from breaker.core.job_policy import Batch, Callback, Effects, Idempotency, Queue, Retry
 
@@ -270,6 +271,7 @@ class Operation:
         adaptive_min: The least to which the shared concurrency adapts; None does not adapt.
         when_store_down: What is done while the store cannot be used.
         direct_retry: Of calls that do not become jobs; None repeats nothing.
+        alerts: When they speak, and who hears them.
 
     """
 
@@ -304,3 +306,4 @@ class Operation:
     adaptive_min: int | None = None
     when_store_down: WhenStoreDown = WhenStoreDown.LOCAL_SHARE
     direct_retry: DirectRetry | None = None
+    alerts: AlertPolicy = field(default=AlertPolicy())

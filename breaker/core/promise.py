@@ -167,3 +167,18 @@ def _spans(terms: Terms, start_us: int, in_force: Limits | None = None) -> Itera
         yield _Span(start_us=start_us, end_us=from_us, limits=limits)
         start_us, limits = from_us, following
     yield _Span(start_us=start_us, end_us=None, limits=limits)
+
+
+def spent_us(terms: Terms, start_us: int, end_us: int, clock: PromiseClock) -> int:
+    """How much of a promise's time passes between two moments (rules 1 and 3); 0 when the second is not later."""
+    if end_us <= start_us:
+        return 0
+    if clock is PromiseClock.WALL:
+        return end_us - start_us
+    spent = 0
+    for span in _spans(terms, start_us):
+        if span.start_us >= end_us:
+            break
+        if span.end_us is None or not is_closed(span.limits):
+            spent += min(end_us, span.end_us or end_us) - span.start_us
+    return spent

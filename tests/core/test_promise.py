@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from breaker.core.job_policy import PromiseClock
 from breaker.core.jobs import Pace
 from breaker.core.model import Limits, Rate
-from breaker.core.promise import Eta, deadline_us, eta
+from breaker.core.promise import Eta, deadline_us, eta, spent_us
 from breaker.core.terms import Override, Terms
 
 SECOND = 1_000_000
@@ -211,3 +211,54 @@ def test_more_jobs_ahead_never_shorten_the_wait(
         return
     assert 0 < found.p50_us <= found.p90_us
     assert later is None or (found.p50_us <= later.p50_us and found.p90_us <= later.p90_us)
+
+
+@pytest.mark.parametrize("clock", PromiseClock)
+@pytest.mark.parametrize(("start", "end"), [(NOW, NOW), (NOW + 1, NOW), (NOW, NOW - DAY)])
+def test_no_time_is_spent_backwards(clock: PromiseClock, start: int, end: int) -> None:
+    """A start that comes before its deadline has spent none of what comes after it."""
+    assert spent_us(OFFICE, start, end, clock) == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "spent"),
+    [
+        (NOW, NOW + HOUR, HOUR),
+        (NOW + 7 * HOUR, NOW + 9 * HOUR, HOUR),
+        (NOW + 8 * HOUR, NOW + DAY, 0),
+        (NOW + 8 * HOUR, NOW + DAY + 1, 1),
+        (NOW + 7 * HOUR, NOW + DAY + 7 * HOUR, 8 * HOUR),
+        (NOW - HOUR, NOW + HOUR, HOUR),
+        # Beyond the calendar's end all time counts, as it does for the deadline.
+        (NOW + DAY + 8 * HOUR, NOW + DAY + 10 * HOUR, 2 * HOUR),
+    ],
+)
+def test_closed_hours_are_not_spent(start: int, end: int, spent: int) -> None:
+    """A night in which nobody works makes no ticket late."""
+    assert spent_us(OFFICE, start, end, PromiseClock.OPEN) == spent
+    assert spent_us(OFFICE, start, end, PromiseClock.WALL) == end - start
+
+
+EDGES = st.sampled_from([NOW + at * HOUR + by for at in (-1, 0, 7, 8, 24, 31, 32, 40) for by in (-1, 0, 1)])
+
+
+@given(
+    start=EDGES,
+    within=st.sampled_from([1, HOUR - 1, HOUR, 8 * HOUR, 16 * HOUR, 17 * HOUR]),
+    clock=st.sampled_from(PromiseClock),
+)
+def test_what_is_spent_until_a_deadline_is_what_was_promised(
+    start: int, within: int, clock: PromiseClock
+) -> None:
+    """The one is the other's inverse: by it "late by an hour" and "due in an hour" mean the same hours."""
+    assert spent_us(OFFICE, start, deadline_us(OFFICE, start, within, clock), clock) == within
+
+
+@given(EDGES, EDGES, EDGES)
+def test_time_is_spent_in_parts_as_in_whole(one: int, two: int, three: int) -> None:
+    """No hour counts twice, and none is lost."""
+    first, second, third = sorted((one, two, three))
+    parts = spent_us(OFFICE, first, second, PromiseClock.OPEN) + spent_us(
+        OFFICE, second, third, PromiseClock.OPEN
+    )
+    assert parts == spent_us(OFFICE, first, third, PromiseClock.OPEN)
