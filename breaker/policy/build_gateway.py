@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from breaker.core.config import Caller, Gateway, Operator, Role, StoreSettings
 from breaker.core.errors import Problem
+from breaker.policy.build_alerts import AlertingBuilder
 from breaker.policy.document import Loc
 from breaker.policy.files import check_readable, read_secret
 from breaker.policy.gateway_file import CallerSection, GatewayFile, KeySection, StoreSection
@@ -27,12 +28,20 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayBuilder:
-    """Builds the process; `operations` are the names that callers may be allowed."""
+    """
+    Builds the process.
+
+    Attributes:
+        operations: Names that callers may be allowed.
+        routed: Channels that operations send their alerts to; None is not known.
+
+    """
 
     shaped: Shaped[GatewayFile]
     folder: Path
     password: str | None
     operations: list[str]
+    routed: frozenset[str] | None
     problems: list[Problem]
 
     def build(self, file: GatewayFile) -> Gateway:
@@ -49,6 +58,8 @@ class GatewayBuilder:
             log_level=file.log.level,
             log_format=file.log.format,
             log_sample=float(file.log.sample),
+            traces_endpoint=file.traces.endpoint,
+            traces_sample=float(file.traces.sample),
             drain_delay_ms=file.drain.delay,
             drain_timeout_ms=file.drain.timeout,
             head_timeout_ms=file.limits.head_timeout,
@@ -58,6 +69,9 @@ class GatewayBuilder:
             key_ring=self._key_ring(file),
             jobs_max=file.jobs.in_flight,
             replicas_expected=file.replicas_expected,
+            alerts=AlertingBuilder(
+                shaped=self.shaped, folder=self.folder, routed=self.routed, problems=self.problems
+            ).build(file.alerts),
         )
 
     def _store(self, store: StoreSection) -> StoreSettings:

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 
 from breaker.core.errors import Problem
 from breaker.core.model import Capacity, Cost, Hours, Limits, Mode, Per, Quota, Rate, Schedule
+from breaker.core.rate import TAU_MAX_US
 from breaker.policy.document import Loc
 from breaker.policy.pipeline_file import CapacitySection, LimitsSection, PipelineFile, ScheduleSection
 from breaker.policy.shape import Shaped
 from breaker.policy.units import format_rate
 from breaker.policy.words import parse_when
-
-_TAU_MAX_US = 10**15  # the store counts in doubles: 2**53 us must hold the clock and all of a burst
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +62,8 @@ class LimitsBuilder:
         return Limits(rate=rate, concurrency=concurrency)
 
     def _check_burst(self, at: Loc, rate: Rate) -> None:
-        if rate.interval_us * rate.burst > _TAU_MAX_US:
-            most = _TAU_MAX_US // rate.interval_us
+        if rate.interval_us * rate.burst > TAU_MAX_US:
+            most = TAU_MAX_US // rate.interval_us
             self._add(
                 (*at, "burst"),
                 f"a burst of {rate.burst} at {format_rate(rate)} reaches more than 31 years back: at most {most}",

@@ -14,6 +14,7 @@ from typing import TypeVar
 from breaker.core.errors import Problem
 from breaker.core.job_policy import Queue
 from breaker.core.model import Credential, Downstream, HangUp, Operation, Overflow, TenantSource, Tls
+from breaker.policy.build_alerts import AlertPolicyBuilder
 from breaker.policy.build_circuit import CircuitBuilder
 from breaker.policy.build_limits import LimitsBuilder
 from breaker.policy.build_queue import JobsBuilder
@@ -31,7 +32,13 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationsBuilder:
-    """Builds the operations of one pipeline."""
+    """
+    Builds the operations of one pipeline.
+
+    Attributes:
+        channels: Those of gateway.yaml that alerts may go to; None is not known.
+
+    """
 
     shaped: Shaped[PipelineFile]
     file: PipelineFile
@@ -39,6 +46,7 @@ class OperationsBuilder:
     files: Files
     has_payload_keys: bool
     has_callers: bool
+    channels: tuple[str, ...] | None
     problems: list[Problem]
 
     def build(self) -> list[Operation]:
@@ -82,6 +90,9 @@ class OperationsBuilder:
         precautions = CircuitBuilder(
             shaped=self.shaped, at=at, has_callers=self.has_callers, problems=self.problems
         ).build(section, capacity, downstream, tenant)
+        alerts = AlertPolicyBuilder(
+            shaped=self.shaped, at=at, channels=self.channels, problems=self.problems
+        ).build(section.alerts)
         if downstream is None or team is None:
             return None
         return Operation(
@@ -116,6 +127,7 @@ class OperationsBuilder:
             adaptive_min=precautions.adaptive_min,
             when_store_down=precautions.when_store_down,
             direct_retry=precautions.direct_retry,
+            alerts=alerts,
         )
 
     def _downstream(self, at: Loc, section: OperationSection) -> Downstream | None:

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from breaker.core.errors import Problem
-from breaker.policy import later
 from breaker.policy.document import Document, Loc, read_scalar
 from breaker.policy.fields import fields_of
 from breaker.policy.gateway_file import GatewayFile
@@ -26,7 +25,13 @@ FOLDER = "BREAKER_CONFIG"
 DATA = "BREAKER_DATA"
 PASSWORD = "BREAKER_STORE__PASSWORD"  # noqa: S105 - the name of the variable
 COMMANDS = frozenset({"BREAKER_ADMIN_URL", "BREAKER_OPERATOR_KEY_FILE"})
-_LISTS = {"callers", "operators", "payload_keys"}
+_NO_SCALARS = {
+    "callers": "list",
+    "operators": "list",
+    "payload_keys": "list",
+    "alerts.channels": "mapping",
+    "alerts.routes": "list",
+}
 _READ_AS_WRITTEN = {"whole number", "number", "true or false"}
 
 
@@ -47,8 +52,8 @@ class Overrides:
 
 def variables() -> dict[str, str]:
     """Every variable that may be set, and the path of its field."""
-    paths = [field.path for field in fields_of(GatewayFile) if "[]" not in field.path]
-    return {PREFIX + path.upper().replace(".", "__"): path for path in paths}
+    paths = [field.path for field in fields_of(GatewayFile)]
+    return {_variable(path): path for path in paths if "[]" not in path and "<name>" not in path}
 
 
 def override(document: Document, environ: Mapping[str, str], problems: list[Problem]) -> Overrides:
@@ -84,6 +89,10 @@ def override(document: Document, environ: Mapping[str, str], problems: list[Prob
     return Overrides(document=replaced, password=password)
 
 
+def _variable(path: str) -> str:
+    return PREFIX + path.upper().replace(".", "__")
+
+
 def _set(value: dict[str, Any], loc: Loc, text: Any) -> dict[str, Any]:
     """A copy with one path replaced; what is no mapping on the way is left for the check of shapes."""
     key = str(loc[0])
@@ -108,10 +117,8 @@ def _without_user(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _unknown(variable: str, known: Mapping[str, str]) -> str:
-    key = variable.removeprefix(PREFIX).split("__")[0].lower()
-    if sentence := later.is_later(key, later.GATEWAY):
-        return sentence
-    if key in _LISTS:
-        return f"`{key}` is a list, which no variable can carry: write it in gateway.yaml"
+    for path, sort in _NO_SCALARS.items():
+        if variable == _variable(path) or variable.startswith(f"{_variable(path)}__"):
+            return f"`{path}` is a {sort}, which no variable can carry: write it in gateway.yaml"
     near = did_you_mean(variable, [*known, FOLDER, PASSWORD])
     return f"unknown variable {variable}{near}"

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from breaker.policy import kinds as k
+from breaker.policy.alert_sections import AlertingSection
 from breaker.policy.store_url import check_store_url
+from breaker.policy.words import check_downstream_url
 
 
 class StoreSection(k.Section):
@@ -90,6 +92,22 @@ class LogSection(k.Section):
     )
 
 
+class TracesSection(k.Section):
+    """Spans of calls and jobs, for a receiver of OpenTelemetry."""
+
+    endpoint: Annotated[str, *k.text("URL", check_downstream_url)] | None = k.setting(
+        "Where they are sent: OTLP over HTTP, path included; needs the extra `otel`.",
+        None,
+        example="http://collector:4318/v1/traces",
+        shown="nothing is traced",
+    )
+    sample: Annotated[float, Field(ge=0, le=1)] = k.setting(
+        "Share of the calls without a `traceparent` that begin a trace, 0 to 1; with one, its caller has decided.",
+        0.1,
+        example=0.01,
+    )
+
+
 class DrainSection(k.Section):
     """How the process stops."""
 
@@ -133,7 +151,9 @@ class GatewayFile(k.Section):
     operators: list[OperatorSection] | None = Field(default=None)
     payload_keys: list[PayloadKeySection] | None = Field(default=None)
     jobs: JobsSection = Field(default=JobsSection())
+    alerts: AlertingSection = Field(default=AlertingSection())
     log: LogSection = Field(default=LogSection())
+    traces: TracesSection = Field(default=TracesSection())
     drain: DrainSection = Field(default=DrainSection())
     limits: ProcessLimitsSection = Field(default=ProcessLimitsSection())
     cookies: bool = k.setting("Whether `Cookie` and `Set-Cookie` pass.", False, example=True)

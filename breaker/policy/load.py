@@ -13,6 +13,7 @@ from pathlib import Path
 from breaker.core.config import Config
 from breaker.core.errors import ConfigError, Problem
 from breaker.core.model import Operation
+from breaker.policy.build_alerts import stated_channels
 from breaker.policy.build_gateway import GatewayBuilder
 from breaker.policy.build_operation import OperationsBuilder
 from breaker.policy.document import Document, read_document
@@ -63,11 +64,12 @@ def load_documents(folder: Path, environ: Mapping[str, str]) -> Loaded:
     operations: dict[str, Operation] = {}
     names: list[str] = []
     gateway_path = folder / "gateway.yaml"
-    document = _read(gateway_path, files, problems) or Document(
-        file=str(gateway_path), value={}, places={}, key_places={}
-    )
+    found = _read(gateway_path, files, problems)
+    document = found or Document(file=str(gateway_path), value={}, places={}, key_places={})
     overrides = override(document, environ, problems)
     gateway_shape = read_shape(overrides.document, GatewayFile, problems)
+    channels = stated_channels(gateway_shape) if found else None
+    before = len(problems)
 
     for path in _pipeline_paths(folder, problems):
         pipeline_document = _read(path, files, problems)
@@ -90,6 +92,7 @@ def load_documents(folder: Path, environ: Mapping[str, str]) -> Loaded:
             # As stated, not as read: a key that cannot be read is one problem and not one per queue.
             has_payload_keys=overrides.document.has(("payload_keys",)),
             has_callers=overrides.document.has(("callers",)),
+            channels=channels,
             problems=problems,
         )
         operations |= {operation.name: operation for operation in builder.build()}
@@ -100,6 +103,7 @@ def load_documents(folder: Path, environ: Mapping[str, str]) -> Loaded:
             folder=folder,
             password=overrides.password,
             operations=names,
+            routed=_routed(operations) if len(problems) == before else None,
             problems=problems,
         )
         gateway = gateway_builder.build(gateway_shape.model)
@@ -138,6 +142,11 @@ def _read(path: Path, files: Files, problems: list[Problem]) -> Document | None:
         # An empty file is a wish for all defaults.
         return Document(file=document.file, value={}, places=document.places, key_places=document.key_places)
     return document
+
+
+def _routed(operations: Mapping[str, Operation]) -> frozenset[str]:
+    """The channels that operations name for themselves."""
+    return frozenset(channel for operation in operations.values() for channel in operation.alerts.routes)
 
 
 def _stated_names(document: Document) -> list[str]:

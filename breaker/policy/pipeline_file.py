@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from breaker.policy import kinds as k
 from breaker.policy import words as w
+from breaker.policy.alert_sections import AlertsSection
 from breaker.policy.circuit_sections import AdaptiveSection, CircuitSection, ShortCircuit
 from breaker.policy.job_sections import (
     BatchSection,
@@ -232,6 +233,7 @@ class OperationSection(k.Section):
         example="refuse",
         shown="`local_share`; with `overflow: queue` `refuse`, and nothing else",
     )
+    alerts: AlertsSection = Field(default=AlertsSection())
     retired: bool = k.setting(
         "Takes nothing new; may be removed from the file when no job is left.", False, example=True
     )

@@ -1,7 +1,7 @@
 """
 Restart: which settings of the process a reload cannot bring into force.
 
-Sockets, the store and the shape of log lines are chosen once, when the process starts.
+Sockets, the store, the shape of log lines and where spans go are chosen once, when the process starts.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from breaker.core.errors import ConfigError, Problem
 
 NEEDS_RESTART = (
     "listen", "admin", "cluster", "store", "log_level", "log_format", "log_sample", "cookies",
-    "head_timeout_ms", "connections_max",
+    "head_timeout_ms", "connections_max", "traces_endpoint", "traces_sample",
 )  # fmt: skip
 
 

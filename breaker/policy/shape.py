@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from breaker.core.errors import Problem
-from breaker.policy import later
 from breaker.policy.document import Document, Loc
 from breaker.policy.fields import keys_at
 from breaker.policy.kinds import Section
@@ -155,13 +154,6 @@ def _bound(context: dict[str, Any]) -> str:
 def _unknown_key(model: type[Section], loc: Loc) -> str:
     key, around = str(loc[-1]), loc[:-1]
     known = keys_at(model, around)
-    sentence = None
-    if known and "listen" in known:
-        sentence = later.is_later(key, later.GATEWAY)
-    elif "match" in known or "rate" in known or "operations" in known:
-        sentence = later.is_later(key, later.OPERATION)
-    if sentence is not None:
-        return sentence
     if key == "password":
         return "`password` never stands in a file that is shared: use `password_file` or $BREAKER_STORE__PASSWORD"
     return f"unknown key `{key}`{did_you_mean(key, known)}"

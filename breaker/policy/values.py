@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from breaker.core.alert_policy import Alerting, AlertPolicy, Channel, ChannelType
 from breaker.core.circuit_policy import CircuitPolicy, DirectRetry
 from breaker.core.config import Caller, Gateway, Operator
 from breaker.core.job_policy import Queue
@@ -63,6 +64,7 @@ def operation_values(operation: Operation) -> dict[str, Value]:
         "slow_down_max": u.format_duration(operation.slow_down_max_ms),
         "adaptive.min": _or(operation.adaptive_min, str, NONE),
         "when_store_down": operation.when_store_down,
+        **_alerts(operation.alerts),
         "retired": _yes(operation.retired),
     }
 
@@ -84,6 +86,8 @@ def gateway_values(gateway: Gateway) -> dict[str, Value]:
         "log.level": gateway.log_level,
         "log.format": gateway.log_format,
         "log.sample": f"{gateway.log_sample:g}",
+        "traces.endpoint": gateway.traces_endpoint or "nothing is traced",
+        "traces.sample": f"{gateway.traces_sample:g}",
         "drain.delay": u.format_duration(gateway.drain_delay_ms),
         "drain.timeout": u.format_duration(gateway.drain_timeout_ms),
         "limits.head_timeout": u.format_duration(gateway.head_timeout_ms),
@@ -91,6 +95,7 @@ def gateway_values(gateway: Gateway) -> dict[str, Value]:
         "cookies": _yes(gateway.cookies),
         "payload_keys": ", ".join(id_ for id_, _ in gateway.key_ring) or NONE,
         "jobs.in_flight": str(gateway.jobs_max),
+        **_alerting(gateway.alerts),
     }
     for caller in gateway.callers or ():
         values |= _caller(caller)
@@ -124,6 +129,47 @@ def _caller(caller: Caller) -> dict[str, Value]:
 def _operator(operator: Operator) -> dict[str, Value]:
     at = f"operators.{operator.id}"
     return {f"{at}.key_sha256": Hidden(operator.key_hashes), f"{at}.role": operator.role}
+
+
+def _alerts(alerts: AlertPolicy) -> dict[str, Value]:
+    return {
+        "alerts.utilisation": f"{alerts.utilisation:g}",
+        "alerts.clear": f"{alerts.clear:g}",
+        "alerts.for": u.format_duration(alerts.for_ms),
+        "alerts.objective": f"{alerts.objective:g}",
+        "alerts.routes": ", ".join(alerts.routes) or "the gateway's",
+    }
+
+
+def _alerting(alerting: Alerting) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for channel in alerting.channels.values():
+        values |= _channel(channel)
+    for route in alerting.routes:
+        at = f"alerts.routes.{route.severity}"
+        values[f"{at}.to"] = ", ".join(route.to)
+        values[f"{at}.backup"] = ", ".join(route.backup) or NONE
+        values[f"{at}.backup_after"] = u.format_duration(route.backup_after_ms)
+    return values | {
+        "alerts.group_wait": u.format_duration(alerting.group_wait_ms),
+        "alerts.group_interval": u.format_duration(alerting.group_interval_ms),
+        "alerts.keep": u.format_duration(alerting.keep_ms),
+        "alerts.repeat": u.format_duration(alerting.repeat_ms),
+        "alerts.runbooks": alerting.runbooks or "docs/runbooks/",
+        "alerts.dashboards": alerting.dashboards or NONE,
+    }
+
+
+def _channel(channel: Channel) -> dict[str, Value]:
+    at, is_slack = f"alerts.channels.{channel.name}", channel.type is ChannelType.SLACK
+    secrets = Hidden(channel.secrets) if channel.secrets else NONE
+    return {
+        f"{at}.type": channel.type,
+        f"{at}.url": NONE if is_slack else channel.url,
+        f"{at}.url_file": Hidden(channel.url) if is_slack else NONE,
+        f"{at}.routing_key_file": secrets if channel.type is ChannelType.PAGERDUTY else NONE,
+        f"{at}.secret_file": secrets if channel.type is ChannelType.WEBHOOK else NONE,
+    }
 
 
 def _downstream(downstream: Downstream) -> dict[str, Value]:

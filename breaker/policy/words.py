@@ -98,14 +98,19 @@ def check_pointer(text: str) -> str:
     return text
 
 
-def check_downstream_url(text: str) -> str:
-    """An http(s) URL with host and optional path; a trailing '/' is dropped."""
+def check_web_url(text: str) -> str:
+    """An http(s) URL with host and optional path."""
     parts = split_url(text, ("http", "https"))
     if "?" in text or "#" in text:
         raise ValueError(f"{text!r} has a query or fragment: only scheme, host, port and path belong here")
     if not parts.hostname:
         raise ValueError(f"{text!r} has no host: write http://host:port")
-    return text.rstrip("/")
+    return text
+
+
+def check_downstream_url(text: str) -> str:
+    """Likewise; a trailing '/' is dropped."""
+    return check_web_url(text).rstrip("/")
 
 
 def parse_match(value: object) -> Match:

@@ -78,7 +78,22 @@ def test_a_url_in_the_environment_may_carry_the_password(folder: Path) -> None:
             "`operators` is a list, which no variable can carry: write it in gateway.yaml",
         ),
         ("BREAKER_JOBS__IN_FLIGHT", "0", "`in_flight`: 0 is out of bounds: at least 1"),
-        ("BREAKER_ALERTS__X", "1", "`alerts` is not available yet: it comes with alert rules"),
+        (
+            "BREAKER_ALERTS__CHANNELS__OPS__URL",
+            "http://ops",
+            "`alerts.channels` is a mapping, which no variable can carry: write it in gateway.yaml",
+        ),
+        (
+            "BREAKER_ALERTS__ROUTES",
+            "[]",
+            "`alerts.routes` is a list, which no variable can carry: write it in gateway.yaml",
+        ),
+        (
+            "BREAKER_ALERTS__REPEET",
+            "1h",
+            "unknown variable BREAKER_ALERTS__REPEET (did you mean 'BREAKER_ALERTS__REPEAT'?)",
+        ),
+        ("BREAKER_ALERTS__REPEAT", "299s", "`repeat`: 299s is too short: at least 5m"),
         ("BREAKER_LISTEN", "8080", "`listen`: '8080' is not host:port, such as 127.0.0.1:8080 or [::1]:8080"),
         ("BREAKER_LIMITS__CONNECTIONS", "many", "`connections` is 'many'; it must be a whole number"),
         ("BREAKER_COOKIES", "yes", "`cookies` is 'yes'; it must be true or false"),
@@ -104,4 +119,6 @@ def test_every_scalar_of_the_process_has_a_variable() -> None:
     assert known["BREAKER_STORE__URL"] == "store.url"
     assert known["BREAKER_LIMITS__HEAD_TIMEOUT"] == "limits.head_timeout"
     assert known["BREAKER_JOBS__IN_FLIGHT"] == "jobs.in_flight"
-    assert not any(word in name for name in known for word in ("CALLERS", "OPERATORS", "PAYLOAD_KEYS"))
+    assert known["BREAKER_ALERTS__GROUP_WAIT"] == "alerts.group_wait"
+    lists = ("CALLERS", "OPERATORS", "PAYLOAD_KEYS", "CHANNELS", "ROUTES")
+    assert not any(word in name for name in known for word in lists)

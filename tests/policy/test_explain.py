@@ -49,16 +49,20 @@ def test_every_field_of_the_process_has_a_value_in_words(folder: Path, write: Wr
         "gateway.yaml",
         f"callers: [{{id: crm, key_sha256: [{HASHES[0]}], operations: ['*']}}]\n"
         f"operators: [{{id: anna, key_sha256: [{HASHES[1]}]}}]\n"
-        "payload_keys: [{id: k1, file: secrets/key}]\n",
+        "payload_keys: [{id: k1, file: secrets/key}]\n"
+        "alerts:\n"
+        "  channels: {am: {type: alertmanager, url: 'http://am:9093'}}\n"
+        "  routes: [{severity: critical, to: [am]}]\n",
     )
     values = set(gateway_values(load(folder, {}).gateway))
-    ids = {"callers": "crm", "operators": "anna", "payload_keys": "k1"}
+    ids = {"callers": "crm", "operators": "anna", "payload_keys": "k1", "alerts.routes": "critical"}
     stated = set()
     for field in fields_of(GatewayFile):
         name, _, rest = field.path.partition("[].")
-        stated.add(f"{name}.{ids[name]}.{rest}" if rest else name)
+        stated.add(f"{name}.{ids[name]}.{rest}" if rest else name.replace("<name>", "am"))
     left_out = {"callers.crm.id", "operators.anna.id", "payload_keys.k1.id"}
     left_out |= {"callers.crm.key_sha256_file", "operators.anna.key_sha256_file"}
+    left_out |= {"alerts.routes.critical.severity"}
     assert values == stated - left_out | {"payload_keys"}
 
 

@@ -140,32 +140,6 @@ def test_a_wrong_process_is_one_problem_at_its_place(
         assert "secretkey" not in found[0]
 
 
-LATER = {"alerts": "alert rules"}
-
-
-@pytest.mark.parametrize("field", LATER)
-def test_a_field_of_a_later_feature_is_refused_by_name(field: str, write: Write, problems: Problems) -> None:
-    """Nobody may believe to be protected by something that is not there."""
-    write(B, PIPELINE + f"    {field}: {{x: 1}}\n")
-    assert problems() == [f"{B}:7:5: `{field}` is not available yet: it comes with {LATER[field]}"]
-
-
-@pytest.mark.parametrize("word", ["alert", "alerst"])
-def test_a_field_of_a_later_feature_is_never_suggested(word: str, write: Write, problems: Problems) -> None:
-    """A suggestion that is refused when followed would be a bad joke."""
-    write(B, PIPELINE + f"    {word}: {{x: 1}}\n")
-    (found,) = problems()
-    assert not any(f"'{field}'" in found or f" {field}," in found for field in LATER)
-
-
-def test_alert_routes_are_refused_by_name(write: Write, problems: Problems) -> None:
-    """Somebody would wait for a page that never comes."""
-    write("gateway.yaml", "alerts: {}\n")
-    assert problems() == [
-        "gateway.yaml:1:1: `alerts` is not available yet: it comes with alert rules",
-    ]
-
-
 def test_all_problems_of_all_files_come_at_once(write: Write, problems: Problems) -> None:
     """One run of `validate`, not one per mistake."""
     write("gateway.yaml", "listen: x\ncookies: maybe\n")

@@ -7,10 +7,10 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
+from breaker.core.alert_policy import ChannelType
 from breaker.core.errors import Problem
-from breaker.policy import later
 from breaker.policy.document import read_document
-from breaker.policy.fields import fields_of, keys_at, markdown
+from breaker.policy.fields import fields_of, markdown
 from breaker.policy.gateway_file import GatewayFile
 from breaker.policy.load import load
 from breaker.policy.pipeline_file import PipelineFile
@@ -74,12 +74,38 @@ def test_the_shipped_files_satisfy_the_schema_for_editors(kind: FileKind, path: 
         ("    adaptive: {}", False),
         ("    when_store_down: allow", True),
         ("    when_store_down: ignore", False),
+        ("    alerts: {utilisation: 1.5, clear: 1, for: 0s, objective: 0.9999, routes: [ops]}", True),
+        ("    alerts: {utilisation: 0}", False),
+        ("    alerts: {clear: 10.1}", False),
+        ("    alerts: {for_: 2m}", False),
+        ("    alerts: {objective: 1}", False),
+        ("    alerts: {routes: []}", False),
     ],
 )
 def test_the_schema_draws_the_line_where_loading_does(lines: str, is_valid: bool) -> None:
     """What an editor accepts and `validate` refuses costs a round."""
     validator = jsonschema_rs.Draft202012Validator(schema_of("pipeline"))
     assert validator.is_valid(value_of(PIPELINE + lines)) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("alerts", "is_valid"),
+    [
+        ("{channels: {ops: {type: slack, url_file: s}}, routes: [{severity: none, to: [ops]}]}", True),
+        ("{channels: {ops: {type: slak, url_file: s}}}", False),
+        ("{channels: {ops: {url_file: s}}}", False),
+        ("{channels: {}}", False),
+        ("{routes: []}", False),
+        ("{routes: [{severity: none, to: []}]}", False),
+        ("{routes: [{severity: info, to: [ops]}]}", False),
+        ("{group_wait: 0s, repeat: 5m}", True),
+        ("{group_wait: 5}", False),
+    ],
+)
+def test_the_schema_of_the_process_draws_the_line_there_too(alerts: str, is_valid: bool) -> None:
+    """Whoever names a channel does it in an editor, on a quiet day."""
+    validator = jsonschema_rs.Draft202012Validator(schema_of("gateway"))
+    assert validator.is_valid(value_of(f"alerts: {alerts}")) is is_valid
 
 
 @pytest.mark.parametrize("model", [GatewayFile, PipelineFile])
@@ -96,27 +122,6 @@ def test_every_field_says_what_it_means_and_shows_an_example(model: type[Gateway
         assert field.example, field.path
 
 
-def test_no_later_field_is_a_field_already() -> None:
-    """When a feature arrives, its line leaves the list of what is refused."""
-    operation = keys_at(PipelineFile, ("operations", "x"))
-    assert not set(operation) & set(later.OPERATION)
-    assert not set(GatewayFile.model_fields) & set(later.GATEWAY)
-
-
-def test_the_documents_name_every_later_field() -> None:
-    """Who looks for `alerts` in the manual finds that it is not there yet."""
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    for name in later.OPERATION:
-        assert f"| `{name}` |" in text, name
-
-
-def test_the_documents_call_nothing_later_that_is_there() -> None:
-    """The other direction: a manual that denies a feature hides it."""
-    text = (ROOT / "docs" / "configuration.md").read_text().partition("## Not available yet")[2]
-    listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
-    assert listed == {*later.OPERATION, *later.GATEWAY}
-
-
 def test_the_examples_of_the_documents_can_be_used(folder: Path, write: Write, problems: Problems) -> None:
     """A person copies them; one that is refused is worse than none."""
     text = (ROOT / "docs" / "configuration.md").read_text()
@@ -126,7 +131,11 @@ def test_the_examples_of_the_documents_can_be_used(folder: Path, write: Write, p
         write(f"secrets/{name}", sha256(name.encode()).hexdigest())
     write("secrets/payload-2026-06", "ab" * 32)
     write("secrets/payload-2025-06", "cd" * 32)
-    write("secrets/callbacks", "whsec_" + b64encode(bytes(24)).decode())
+    for name in ("callbacks", "alerts"):
+        write(f"secrets/{name}", "whsec_" + b64encode(bytes(24)).decode())
+    write("secrets/pagerduty", "0" * 32)
+    for name in ("slack", "slack-finance"):
+        write(f"secrets/{name}", f"https://hooks.example.com/services/{name}")
     write("secrets/billing", "Bearer x")
     write("contracts/charge-invoice.schema.json", "{}")
     write("gateway.yaml", gateway)
@@ -138,3 +147,5 @@ def test_the_examples_of_the_documents_can_be_used(folder: Path, write: Write, p
     assert None not in (operation.batch, operation.callback, operation.queue.bands)
     assert (operation.adaptive_min, operation.circuit.slow_call_ms) == (2, 8000)
     assert load(folder, {}).operations["billing.get-invoice"].direct_retry is not None
+    assert operation.alerts.routes == ("finance",)
+    assert {channel.type for channel in load(folder, {}).gateway.alerts.channels.values()} == {*ChannelType}
