@@ -74,6 +74,7 @@ class Members:
         differing: Of these, those that run another configuration than the one in force.
         standing: Whether ours is the one in force.
         steward_id: Which replica is the steward, as last known.
+        term: Of the steward, whoever that is; all replicas know the same, and after an outage it is another one.
         on_standing: What holds has changed, found by a beat of our own accord.
         on_reset: The store has lost what it knew.
 
@@ -104,7 +105,7 @@ class Members:
         self._elected_until = 0.0
         self._one_beat = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self.live, self.differing, self.steward_id = 1, 0, ""
+        self.live, self.differing, self.steward_id, self.term = 1, 0, "", 0
         self.standing = Standing()
         self.steward = Steward(on_bug)
         self.on_standing: Callable[[], None] | None = None
@@ -226,7 +227,7 @@ class Members:
             self.on_reset()
 
     def _note_stewardship(self, holder: str, found: Stewardship, until: float) -> None:
-        self.steward_id = holder
+        self.steward_id, self.term = holder, found.term
         if holder == self._replica:
             self._elected_until = until
             if self.steward.stewardship != found:

@@ -13,7 +13,7 @@ VERBS = (
     "admit", "grant", "settle", "withdraw", "renew", "look", "publish",
     "carry", "probe",
     "accept", "lease", "ack", "extend", "revoke", "keep", "show", "alter", "listed", "chores", "ledger", "hold",
-    "report", "force", "beat", "leave", "remove",
+    "report", "force", "beat", "leave", "remove", "set", "tally", "tallied", "enter",
 )  # fmt: skip
 SHARED = ("limits", "circuit", "queue", "turn")  # limits.lua includes circuit.lua, so that stands behind it
 

@@ -44,7 +44,7 @@ class Joined(Members):
     def all_of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
 
-    def term(self) -> int | None:
+    def own_term(self) -> int | None:
         return self.steward.stewardship.term if self.steward.stewardship else None
 
 
@@ -89,12 +89,12 @@ async def test_a_replica_that_stops_is_gone_at_once_and_the_next_is_steward(join
     one, other = join("ONE"), join("OTHER")
     await one.beat(START)
     await other.beat(START + 1)
-    first = one.term()
+    first = one.own_term()
     assert first is not None
-    assert other.term() is None
+    assert other.own_term() is None
     await one.close()
     await other.beat(START + 2)
-    assert (other.live, other.term()) == (1, first + 1)
+    assert (other.live, other.own_term()) == (1, first + 1)
 
 
 async def test_replicas_are_listed_as_they_told_of_themselves(join: Join) -> None:
@@ -124,7 +124,7 @@ async def test_a_process_that_ended_without_a_word_on_this_machine_does_not_coun
     await living.close()
     again = join("AGAIN", "v2")
     await again.beat(START + SECOND)
-    assert (again.live, again.standing.is_in_force, again.term() is None) == (1, True, False)
+    assert (again.live, again.standing.is_in_force, again.own_term() is None) == (1, True, False)
 
 
 async def test_a_process_with_the_number_of_a_dead_one_is_not_it(join: Join) -> None:
@@ -154,11 +154,11 @@ async def test_a_beat_from_before_the_clock_went_back_lapses(join: Join) -> None
     """A store's clock that was an hour ahead leaves no ghosts for an hour."""
     one, other = join("ONE"), join("OTHER")
     await one.beat(START + 3_600 * SECOND)
-    first = one.term()
+    first = one.own_term()
     assert first is not None
     await other.beat(START)
     await other.beat(START + 1)
-    assert (other.live, other.term()) == (1, first + 1)
+    assert (other.live, other.own_term()) == (1, first + 1)
 
 
 # The steward.
@@ -168,15 +168,15 @@ async def test_the_steward_is_followed_when_its_lease_has_run_out_and_not_before
     """Killed, it is replaced within its lease and one beat: 4 s."""
     one, other = join("ONE"), join("OTHER")
     await one.beat(START)
-    term = one.term()
+    term = one.own_term()
     assert term is not None
     await other.beat(START + LEASE - 1)
-    assert (other.term(), other.steward_id) == (None, "ONE")
+    assert (other.own_term(), other.steward_id) == (None, "ONE")
     await other.beat(START + LEASE)
-    assert (other.term(), other.steward_id) == (term + 1, "OTHER")
+    assert (other.own_term(), other.steward_id) == (term + 1, "OTHER")
     assert other.all_of(StewardChanged) == [StewardChanged(is_steward=True, term=term + 1)]
     await one.beat(START + LEASE)
-    assert one.term() is None, "it was deposed while it was away"
+    assert one.own_term() is None, "it was deposed while it was away"
     assert one.all_of(StewardChanged) == [
         StewardChanged(is_steward=True, term=term), StewardChanged(is_steward=False, term=term)
     ]  # fmt: skip
@@ -201,10 +201,10 @@ async def test_a_steward_whose_beats_fail_stops_by_itself(
     one = join("ONE")
     await one.beat()
     one.start()
-    assert one.term() is not None
+    assert one.own_term() is not None
     redis.set(f"brk:{cluster}:{{cluster}}:replicas", "not a set: every beat is refused")
     async with asyncio.timeout(5):
-        while one.term() is not None:
+        while one.own_term() is not None:
             await asyncio.sleep(0.005)
     assert [event.is_steward for event in one.all_of(StewardChanged)] == [True, False]
     assert {event.kind for event in one.all_of(StoreFailed)} == {"refused"}
@@ -228,7 +228,7 @@ async def test_chores_run_where_the_steward_is_and_with_its_term(join: Join) -> 
         member.steward.add(chore_of(member._replica))
         await member.beat(START)
     await asyncio.wait_for(done.wait(), 5)
-    term = one.term()
+    term = one.own_term()
     assert term is not None
     assert ran == [("ONE", term)]
     done.clear()
@@ -367,12 +367,12 @@ async def test_terms_and_editions_never_repeat_after_a_loss(join: Join, redis: R
     """Policies in other slots of a Cluster remember the old ones, and would refuse whatever is lower."""
     one = join("ONE")
     await one.beat(START)
-    term, edition = one.term(), one.standing.edition
+    term, edition = one.own_term(), one.standing.edition
     assert term is not None
     for key in redis.scan_iter(f"brk:{cluster}:*"):
         redis.delete(key)
     await one.beat(START + 2 * SECOND)
-    again = one.term()
+    again = one.own_term()
     assert again is not None
     assert again > term
     assert one.standing.edition > edition
@@ -403,7 +403,7 @@ async def test_the_format_is_raised_when_all_that_live_know_the_new_one(
     monkeypatch.setattr(module, "FORMAT", 2)
     new = join("NEW")
     await new.beat(START + LEASE)
-    assert new.term() is not None
+    assert new.own_term() is not None
     assert written() == 1, "the old one lives"
     await new.beat(START + GONE)
     assert written() == 2

@@ -8,7 +8,8 @@
 --
 -- A person's live override and hold stay. Returns {0, 1 when something changed, 2 when a guard is older than what was seen}
 local at = 3 + 2 * tonumber(ARGV[2])
-local kept = {override = true, override_until = true, hold = true, hold_until = true, hold_author = true,
+local kept = {override = true, override_until = true, override_author = true, override_reason = true,
+  override_since = true, hold = true, hold_until = true, hold_author = true,
   hold_reason = true, hold_since = true, edition = true, term = true, published = true}
 local seen = redis.call('HMGET', KEYS[1], 'digest', 'version', 'edition', 'term')
 local before = seen[1]
