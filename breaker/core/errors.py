@@ -8,6 +8,7 @@ Everything Breaker raises on purpose, split by what the caller does next.
     └── StoreError             the store did not do it: wait, or degrade
         ├── StoreTimeoutError      ... and it may still have happened: withdraw
         ├── StoreRefusedError      ... it answered, and refused (read-only, memory, loading)
+        │   └── StoreUnreachedError    ... or there is no connection yet: nothing was sent either
         ├── StoreClockError        ... its clock jumped: nothing was written
         └── StoreResetError        ... it has lost our state (flushed, other instance)
 
@@ -84,6 +85,16 @@ class StoreRefusedError(StoreError):
     """The store answered and refused: read-only, out of memory, loading, busy."""
 
     kind = "refused"
+
+
+class StoreUnreachedError(StoreRefusedError):
+    """
+    There is no connection to it yet: nothing was sent, as when it refuses.
+
+    To people it is one that cannot be reached: a store that is frozen or cut off looks like this, and refuses nothing.
+    """
+
+    kind = StoreError.kind
 
 
 class StoreClockError(StoreError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from breaker.core.errors import StoreClockError, StoreError, StoreRefusedError
+from breaker.core.errors import StoreClockError, StoreError, StoreRefusedError, StoreUnreachedError
 from breaker.core.events import AcksLate, ClockJumped, Listener, RoundTripEnded, StoreFailed, StoreRecovered
 from breaker.core.jobs import Accepted, Ack, Leases, Offer
 from breaker.core.state import Ask
@@ -377,7 +377,7 @@ class Coalescer:
         Connect, for at most one round trip's time; longer ones go on behind our back.
 
         Raises:
-            StoreTimeoutError: Not connected yet.
+            StoreUnreachedError: Not connected yet.
             StoreError: The store is not there.
 
         """
@@ -393,7 +393,7 @@ class Coalescer:
             self._opening.cancel()
             raise
         if not done:
-            raise StoreRefusedError("the connection to the store is still being made")
+            raise StoreUnreachedError("the connection to the store is still being made")
         opening, self._opening = self._opening, None
         self._take_clock(*opening.result())
 

@@ -263,7 +263,7 @@ class StoreKeeper:
                 await self._register(returning)
         except StoreError as exc:
             # The event of its exchange has told it, unless that only raised a doubt.
-            if self._operation or isinstance(exc, StoreRefusedError):
+            if self._operation or exc.kind == StoreRefusedError.kind:
                 self.failed(exc.kind, str(exc))
         else:
             return True

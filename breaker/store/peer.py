@@ -13,7 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from breaker.core.config import StoreSettings
-from breaker.core.errors import StoreError, StoreRefusedError
+from breaker.core.errors import StoreError, StoreRefusedError, StoreUnreachedError
 from breaker.store.address import Node
 from breaker.store.connection import Command, Line, as_ours
 from breaker.store.ending import end
@@ -100,11 +100,13 @@ class Peer:
         if self._failure is None:
             done, _ = await asyncio.wait([self.opened()], timeout=max(0.0, until - loop.time()))
             if not done:
-                self._failure = StoreRefusedError("the connection is still being made")
+                self._failure = StoreUnreachedError("the connection is still being made")
         elif loop.time() >= self._alone_until:
             _ = self.opened()
         if not self.is_open:
-            raise StoreRefusedError(f"the store's node {self.node} is not asked: {self._failure}")
+            is_refused = self._failure is not None and self._failure.kind == StoreRefusedError.kind
+            error = StoreRefusedError if is_refused else StoreUnreachedError
+            raise error(f"the store's node {self.node} is not asked: {self._failure}")
 
     def _failed(self, error: StoreError) -> None:
         self._failure = error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from breaker.core.errors import StoreError, StoreTimeoutError
+from breaker.core.errors import StoreError, StoreRefusedError, StoreTimeoutError
 from breaker.core.events import LeasesLost, StoreFailed, StoreRecovered
 from breaker.core.verdict import Admitted, Refused
 from breaker.store.server_binary import find_server
@@ -134,7 +134,7 @@ async def test_what_is_left_to_give_back_is_given_back_at_the_end(server: Server
 
 
 async def cannot_connect(one: Replica) -> bool:
-    return any(isinstance(event, StoreFailed) and event.kind == "refused" for event in one.events)
+    return any(isinstance(event, StoreFailed) and "still being made" in event.detail for event in one.events)
 
 
 async def test_an_admission_whose_answer_gets_lost_holds_its_slot_for_nobody(
@@ -199,8 +199,9 @@ async def test_calls_that_begin_while_the_store_is_still_connecting_fail_at_once
                 await one.admit()
             for _ in range(3):
                 began = time.monotonic()
-                with pytest.raises(StoreError, match="still being made"):
+                with pytest.raises(StoreRefusedError, match="still being made") as failed:
                     await one.admit()
+                assert failed.value.kind == "connection"  # nobody is told that it refuses
                 assert time.monotonic() - began < LATE_S
         await until(lambda: starts(one))
         await until(lambda: in_use_is(one, 1))
