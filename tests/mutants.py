@@ -38,6 +38,9 @@ SUITES = {
         "tests/store/test_circuit_words.py",
         "tests/store/test_circuit_reports.py",
         "tests/store/test_circuit_jobs.py",
+        "tests/store/test_override.py",
+        "tests/store/test_alert_book.py",
+        "tests/store/test_tallies.py",
     ],
     "model": ["tests/model"],
 }

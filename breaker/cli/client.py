@@ -134,7 +134,30 @@ class Admin:
             Refused: The gateway said no.
 
         """
-        with self._ask("POST", self._where(path), body) as answer:
+        return self._change("POST", path, body)
+
+    def put(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Say how something is to be; likewise.
+
+        Raises:
+            Refused: The gateway said no.
+
+        """
+        return self._change("PUT", path, body)
+
+    def delete(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Take back what was said; likewise.
+
+        Raises:
+            Refused: The gateway said no.
+
+        """
+        return self._change("DELETE", path, body)
+
+    def _change(self, method: str, path: tuple[str, ...], body: Mapping[str, Any]) -> dict[str, Any]:
+        with self._ask(method, self._where(path), body) as answer:
             return self._document(answer)
 
     def work(self, *path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -174,7 +197,7 @@ class Admin:
                 connection.request(method, where, sent, headers)
                 answer = connection.getresponse()
             except (OSError, HTTPException) as exc:
-                stop(
+                self._give_up(
                     f"the admin listener at {self._url} cannot be reached: {str(exc) or type(exc).__name__}. If a gateway"
                     " runs elsewhere, name it with --admin URL or BREAKER_ADMIN_URL"
                 )
@@ -185,11 +208,15 @@ class Admin:
         finally:
             connection.close()
 
+    def _give_up(self, detail: str) -> NoReturn:
+        """Nobody who can be understood is there."""
+        stop(detail)
+
     def _document(self, answer: HTTPResponse) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads(answer.read())
         except (OSError, HTTPException, ValueError):
-            stop(f"the answer of {self._url} cannot be read: is it the admin listener? See --admin")
+            self._give_up(f"the answer of {self._url} cannot be read: is it the admin listener? See --admin")
         return found
 
     def _why(self, answer: HTTPResponse) -> str:

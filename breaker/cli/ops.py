@@ -1,5 +1,5 @@
 """
-`breaker ops`: how operations stand, and pause, drain and resume.
+`breaker ops`: how operations stand, pause, drain and resume, and other limits for a while.
 """
 
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ import typer
 
 from breaker.cli.client import (
     URL,
+    WRONG,
     Admin,
     AdminUrl,
     Author,
@@ -19,13 +20,15 @@ from breaker.cli.client import (
     stop,
 )
 from breaker.cli.output import print_json, print_record, print_table
+from breaker.policy.words import did_you_mean
 
 HEADS = ("OPERATION", "OVERFLOW", "LIMITS", "SOURCE", "CIRCUIT", "IN FLIGHT", "WAITING", "OLDEST", "RUNNING", "DEAD",
          "UNKNOWN", "HELD")  # fmt: skip
+LIMITS = ("rate", "burst", "concurrency")
 
 ops_app = typer.Typer(
     name="ops",
-    help="Look at operations; pause, drain and resume them.\n\n"
+    help="Look at operations; pause, drain and resume them; set their limits for a while.\n\n"
     "Exit status: 0 done, 1 it could not be done, 2 the command line is wrong.",
     no_args_is_help=True,
 )
@@ -34,6 +37,14 @@ Name = Annotated[str, typer.Argument(metavar="OPERATION", help="Such as billing.
 For = Annotated[
     str, typer.Option("--for", metavar="LENGTH", help="Such as 2h; without it, until it is resumed.")
 ]
+Values = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE...", help="rate=40/s burst=80 concurrency=12: one or more.")
+]
+Length = Annotated[
+    str,
+    typer.Option("--for", metavar="LENGTH", help="Such as 1h, at most 30d; required.", show_default=False),
+]
+Tries = Annotated[bool, typer.Option("--dry-run", help="Show before and after, and change nothing.")]
 
 
 @ops_app.command("list")
@@ -101,6 +112,75 @@ def resume(
     hold(Admin(admin, key_file, author), operation, "resume", reason, "", as_json=as_json)
 
 
+@ops_app.command("set")
+def set_limits(
+    operation: Name,
+    values: Values,
+    length: Length = "",
+    reason: Reason = "",
+    is_dry: Tries = False,
+    admin: AdminUrl = URL,
+    key_file: KeyFile = None,
+    author: Author = "",
+    as_json: Json = False,
+) -> None:
+    """Set limits of an operation for a while, on all replicas at once; they end by themselves."""
+    said = said_in(values)
+    if not length:
+        stop("--for is missing: say for how long, such as --for 1h; then the limits end by themselves", WRONG)
+    body = {**said, "reason": reason_of(reason, is_dry=is_dry), "expires_in": length, "dry_run": is_dry}
+    try:
+        found = Admin(admin, key_file, author).put("operations", operation, "override", body=body)
+    except Refused as exc:
+        stop(exc.detail, exc.exit_status)
+    print_change(found, as_json=as_json)
+
+
+@ops_app.command("unset")
+def unset_limits(
+    operation: Name,
+    reason: Reason = "",
+    admin: AdminUrl = URL,
+    key_file: KeyFile = None,
+    author: Author = "",
+    as_json: Json = False,
+) -> None:
+    """End limits that a person set, now: what the schedule or the file says holds again."""
+    body = {"reason": reason_of(reason)}
+    try:
+        found = Admin(admin, key_file, author).delete("operations", operation, "override", body=body)
+    except Refused as exc:
+        stop(exc.detail, exc.exit_status)
+    print_change(found, as_json=as_json)
+
+
+def said_in(values: list[str]) -> dict[str, str]:
+    """`rate=40/s` and the like; what they may be is the gateway's to say."""
+    said: dict[str, str] = {}
+    for text in values:
+        key, sign, value = text.partition("=")
+        if not sign or not value:
+            stop(f"'{text}' is no KEY=VALUE, such as rate=40/s, burst=80 or concurrency=12", WRONG)
+        if key not in LIMITS:
+            stop(f"'{key}' is no limit{did_you_mean(key, LIMITS)}", WRONG)
+        if key in said:
+            stop(f"'{key}' is said twice", WRONG)
+        said[key] = value
+    return said
+
+
+def print_change(found: dict[str, Any], *, as_json: bool) -> None:
+    """Before and after, and until when."""
+    if as_json:
+        print_json(found)
+        return
+    change = found["change"]
+    until = f", until {change['until']}" if change["until"] else ""
+    tried = "" if change["changed"] else "  (nothing was changed)"
+    before, after = change["before"]["words"], change["after"]["words"]
+    print(f"{found['operation']}  {before} -> {after}{until}{tried}")
+
+
 def ask(gateway: Admin, *path: str) -> dict[str, Any]:
     try:
         return gateway.get("operations", *path)
@@ -134,7 +214,7 @@ def row_of(operation: dict[str, Any]) -> list[Any]:
     limits, use, queue = operation["limits"] or {}, operation["use"] or {}, operation["queue"]
     circuit = operation["circuit"] or {}
     row = [
-        operation["operation"], operation["overflow"], limits.get("in_force", {}).get("words"), limits.get("source"),
+        operation["operation"], operation["overflow"], limits.get("in_force", {}).get("words"), source_words(limits),
         circuit.get("state"), use.get("in_flight"),
     ]  # fmt: skip
     if queue is None:
@@ -145,6 +225,13 @@ def row_of(operation: dict[str, Any]) -> list[Any]:
         *row, waiting, in_words(oldest_ms), queue["running"], queue["dead"], queue["unknown"],
         held_words(operation, queue["held"]),
     ]  # fmt: skip
+
+
+def source_words(limits: dict[str, Any]) -> str | None:
+    """Where the limits come from; of a person's, whose they are and until when."""
+    override = limits.get("override")
+    source: str | None = limits.get("source")
+    return f"{source} by {override['author']} until {override['until']}" if override else source
 
 
 def held_words(operation: dict[str, Any], held: dict[str, Any] | None) -> str | None:

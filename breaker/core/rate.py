@@ -21,6 +21,7 @@ from math import floor
 from breaker.core.model import LEASE_US, Limits
 
 SERVICE_UNKNOWN_US = 100_000  # until calls were measured, a slot is taken to last this long
+TAU_MAX_US = 10**15  # the store counts in doubles: 2**53 us must hold the clock and all of a burst
 
 
 @dataclass(slots=True, kw_only=True)

@@ -89,7 +89,7 @@ class Gate:
 
     def is_free(self, work: Work) -> bool:
         """Whether nothing has to be asked: no limits, and a circuit that is closed as far as is known."""
-        if work.is_limited or self._circuits.is_barred(work.lane):
+        if work.is_limited or self._circuits.is_barred(work.lane) or self._store.overrides.holds(work.lane):
             return False
         return self._keeper.is_usable(work.operation.name)
 

@@ -311,8 +311,8 @@ class LocalCapacity:
 
     def _started(self, station: Station, alone: Alone, id_: str, own: Ask) -> None:
         station.running[id_] = own
-        capacity = station.whole[0].capacity if station.whole else None
-        if capacity and has_slots(capacity):
+        capacity, override = station.whole[0].capacity if station.whole else None, station.known.override
+        if (capacity and has_slots(capacity)) or (override and override.concurrency is not None):
             station.unregistered.add(own.id)
         if own.tenant:
             alone.tenants[own.tenant] = alone.tenants.get(own.tenant, 0) + own.cost

@@ -23,6 +23,7 @@ from breaker.store.clock import StoreClock
 from breaker.store.coalescer import Coalescer
 from breaker.store.ending import end
 from breaker.store.lane import CIRCUIT_STATES, Lane, SettleItem
+from breaker.store.overrides import Overrides
 from breaker.store.policy import limits_of, publish_arguments, terms_of
 from breaker.store.scripts import load_scripts
 from breaker.store.steward import Standing, Stewardship
@@ -68,7 +69,8 @@ class Look:
         started, wanted: Cost that started, and that asked, since the store began to count.
         service_us: Mean time that a call holds its slot; 0 when not known.
         quota_limit, quota_used: None without a quota.
-        override_until_us: When a person's limits end; 0 without any.
+        override_until_us, override_since_us: When a person's limits end, and since when they hold; 0 without any.
+        override_author, override_reason: Whose they are, and why; else empty.
         held, held_until_us: `paused`, `draining` or empty; until when, 0 is until resumed.
 
     """
@@ -89,6 +91,9 @@ class Look:
     override_until_us: int = 0
     held: str = ""
     held_until_us: int = 0
+    override_author: str = ""
+    override_reason: str = ""
+    override_since_us: int = 0
 
 
 class CapacityStore:
@@ -107,6 +112,8 @@ class CapacityStore:
         self.circuits = Circuits(self.coalescer, self.clock, replica=replica, emit=self._emit)
         self.wakes = WakeListener(settings, cluster=cluster, replica=replica, lanes=self.coalescer.lanes)
         self.wakes.on_circuit = self.circuits.heard
+        self.overrides = Overrides(self.coalescer, self.clock, cluster=cluster, emit=self._emit)
+        self.wakes.on_limits = self.overrides.heard
         self._operations: Mapping[str, Operation] = {}
         self._version = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -294,6 +301,7 @@ class CapacityStore:
         reply = await self.coalescer.run(lane, "look", b"")
         lane.heard_circuit(reply[15], reply[14], moved=False)
         texts: list[Any] = [part.decode() if isinstance(part, bytes) else part for part in reply]
+        lane.override_until_us = int(texts[21])
         return Look(
             limits=limits_of(texts[2]), configured=limits_of(texts[3]), version=texts[4], in_use=texts[5],
             waiting=texts[6], started=int(texts[7]), wanted=int(texts[8]), service_us=int(texts[9]),
@@ -304,6 +312,7 @@ class CapacityStore:
                 author=texts[18], reason=texts[19], pause_until_us=int(texts[20]),
             ),
             override_until_us=int(texts[21]), held=texts[22], held_until_us=int(texts[23]),
+            override_author=texts[24], override_reason=texts[25], override_since_us=int(texts[26]),
         )  # fmt: skip
 
     async def close(self) -> None:

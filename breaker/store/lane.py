@@ -115,6 +115,7 @@ class Lane:
         on_jobs: Told when what was given back may let a waiting job start.
         circuit, generation: State of the operation's circuit, and how often it moved, as last heard.
         paused_us: Until when the downstream asked for time, as last heard.
+        override_until_us: When limits of a person end, as last heard; 0 without any.
         on_circuit: Told when that changes: the state before, and whether a step of ours moved it.
         running: Jobs of this replica: id -> (attempt, tenant, slot, when leased or renewed, loop seconds).
 
@@ -147,6 +148,7 @@ class Lane:
     circuit: CircuitState = CircuitState.CLOSED
     generation: int = 0
     paused_us: int = 0
+    override_until_us: int = 0
     on_circuit: Callable[[CircuitState, bool], None] | None = None
 
     def heard_circuit(self, generation: int, code: int, *, moved: bool) -> None:

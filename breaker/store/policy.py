@@ -6,7 +6,7 @@ nothing is stated (times in microseconds), so that `redis-cli hgetall` can be re
 
     file            the operation's own limits
     tenant          those of every tenant; `tenant:<name>` an exception, `exceptions` whether there are any
-    override        a person's limits, until `override_until`; kept when files change
+    override        a person's limits, with override_until, _author, _reason, _since; kept when files change
     calendar        1 when the zset `calendar` says which limits hold when
     quota           starts per period; the zset `periods` holds the periods
     mode, overflow, waiting_max, retry_max_us, version

@@ -31,6 +31,7 @@ class WakeListener:
         on_work: An operation has jobs that could start; None: messages may have been missed.
         on_ended: These jobs, for which somebody waits here, have ended.
         on_circuit: A circuit has moved: operation, generation, state.
+        on_limits: A person has set limits of an operation until then, or has ended them (0).
 
     """
 
@@ -42,6 +43,7 @@ class WakeListener:
         self.on_work: Callable[[str | None], None] | None = None
         self.on_ended: Callable[[list[str]], None] | None = None
         self.on_circuit: Callable[[str, int, str], None] | None = None
+        self.on_limits: Callable[[str, int], None] | None = None
 
     async def run(self) -> None:
         while True:
@@ -65,7 +67,7 @@ class WakeListener:
     def _heard(self, subject: str, *words: str) -> None:
         """
         `operation id...` grants turns; `=work operation replica` and `=ended id...` are about jobs, `=circuit
-        operation generation state` is about what may start at all.
+        operation generation state` and `=limits operation until` are about what may start at all.
         """
         if subject == "=work":
             operation, sender = words
@@ -78,6 +80,10 @@ class WakeListener:
             operation, generation, state = words
             if self.on_circuit:
                 self.on_circuit(operation, int(generation), state)
+        elif subject == "=limits":
+            operation, until_us = words
+            if self.on_limits:
+                self.on_limits(operation, int(until_us))
         elif lane := self._lanes.get(subject):
             wake(lane, words)
 

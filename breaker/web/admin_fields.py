@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from breaker.core.ids import ALPHABET
+from breaker.core.model import Rate
 from breaker.policy.units import parse_duration, parse_rate
 from breaker.policy.words import did_you_mean
 from breaker.web.admin_problems import AdminProblem
@@ -129,6 +130,24 @@ class Fields:
         if not rate.limit:
             raise AdminProblem(422, f"'{name}': '{text}' never gets anywhere")
         return rate.limit * 1e6 / rate.period_us
+
+    def pace(self, name: str) -> Rate | None:
+        """Starts per time, of `40/s 600/min 0/s`; None when it is not there."""
+        if not self.has(name):
+            return None
+        try:
+            return parse_rate(self._values[name])
+        except ValueError as exc:
+            raise AdminProblem(422, f"'{name}': {exc}") from None
+
+    def amount(self, name: str, least: int, most: int) -> int | None:
+        """A whole number, `least` to `most`; None when it is not there."""
+        if not self.has(name):
+            return None
+        value = str(self._values[name])
+        if not re.fullmatch(r"[0-9]{1,12}", value) or not least <= int(value) <= most:
+            raise AdminProblem(422, f"'{name}': '{value}' is no whole number from {least} to {most}")
+        return int(value)
 
     def inner(self, name: str, why: str) -> Mapping[str, Any]:
         """An object within."""

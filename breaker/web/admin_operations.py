@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from breaker.core.errors import StoreError
+from breaker.core.job_policy import BANDS, Band
 from breaker.core.model import Operation
 from breaker.policy.words import did_you_mean
 from breaker.store.capacity import Look
@@ -19,6 +20,8 @@ from breaker.web.admin_fields import Fields, body_of, operation_named
 from breaker.web.admin_problems import AdminProblem
 from breaker.web.admin_reply import as_json
 from breaker.web.admin_views import moment, operation_view
+from breaker.web.catalogue_circuit import is_barred
+from breaker.web.catalogue_queue import Forecast, eta_of
 from breaker.web.operators import PERSON
 
 AUDIT_MAX = 1_000
@@ -44,6 +47,16 @@ async def queue_of(controls: Controls, name: str) -> QueueLook:
             409, f"'{name}' has no queue: its configuration says `overflow: {operation.overflow}`"
         )
     raise AdminProblem(404, f"unknown operation '{name}'{did_you_mean(name, list(known))}")
+
+
+def etas_of(
+    operation: Operation, look: Look, queue: QueueLook, forecast: Forecast, now_us: int
+) -> dict[Band, int]:
+    """Microseconds until a job accepted now starts, in nine of ten cases, by band; those that are not known are left out."""
+    if is_barred(operation, look, now_us) or queue.held == "paused":
+        return {}
+    found = {band: eta_of(operation.name, band, look, queue, forecast) for band in BANDS}
+    return {band: eta.p90_us for band, eta in found.items() if eta}
 
 
 class Operations:
@@ -107,7 +120,13 @@ class Operations:
     def _view(
         self, name: str, operation: Operation | None, look: Look | None, queue: QueueLook | None
     ) -> dict[str, Any]:
-        return operation_view(name, operation, look, queue, self._controls.now_us())
+        now_us = self._controls.now_us()
+        etas = (
+            etas_of(operation, look, queue, self._controls.forecast, now_us)
+            if operation and look and queue
+            else {}
+        )
+        return operation_view(name, operation, look, queue, now_us, etas)
 
     def _held(self, word: Word) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def hold(request: web.Request) -> web.Response:

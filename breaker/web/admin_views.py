@@ -4,6 +4,7 @@ Views: jobs and operations as the admin API shows them. Values go in, JSON comes
 Moments are RFC 3339 in UTC, lengths of time are milliseconds, and what is not there is null.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 
 from breaker.core.circuit import CircuitState
 from breaker.core.circuit_policy import CircuitMode
+from breaker.core.job_policy import BANDS, Band
 from breaker.core.jobs import JobHead, JobRecord, JobState
 from breaker.core.model import Limits, Operation
 from breaker.policy.units import format_rate
@@ -18,7 +20,7 @@ from breaker.policy.values import limits_in_words
 from breaker.store.capacity import CircuitLook, Look
 from breaker.store.job_desk import QueueLook
 
-HELD = "held"
+HELD, OVERRIDE = "held", "override"
 
 
 def moment(us: int) -> str | None:
@@ -82,6 +84,7 @@ def limits_view(limits: Limits) -> dict[str, Any]:
     return {
         "words": limits_in_words(limits),
         "rate": format_rate(limits.rate) if limits.rate else None,
+        "per_second": limits.rate.limit * 1e6 / limits.rate.period_us if limits.rate else None,
         "burst": limits.rate.burst if limits.rate else None,
         "concurrency": limits.concurrency,
     }
@@ -139,18 +142,31 @@ def queue_view(look: QueueLook) -> dict[str, Any]:
 
 
 def operation_limits_view(look: Look) -> dict[str, Any]:
-    """`in_force` is `stated` as it has adapted, and while it rises after an outage."""
+    """`in_force` is `stated` as it has adapted, and while it rises after an outage; `override`: who set it, or null."""
     return {
         "in_force": limits_view(look.limits),
         "stated": limits_view(look.stated),
         "source": look.source,
         "file": limits_view(look.configured),
         "version": look.version,
+        "override": {
+            "author": look.override_author,
+            "reason": look.override_reason,
+            "since": moment(look.override_since_us),
+            "until": moment(look.override_until_us),
+        }
+        if look.source == OVERRIDE
+        else None,
     }
 
 
 def operation_view(
-    name: str, operation: Operation | None, look: Look | None, queue: QueueLook | None, now_us: int
+    name: str,
+    operation: Operation | None,
+    look: Look | None,
+    queue: QueueLook | None,
+    now_us: int,
+    etas: Mapping[Band, int] | None = None,
 ) -> dict[str, Any]:
     """
     One operation; what cannot be had now is null.
@@ -158,6 +174,7 @@ def operation_view(
     Args:
         operation: None when no file names it any more.
         now_us: By the store's clock.
+        etas: Microseconds until a job accepted now starts, in nine of ten cases; of a band that is left out nobody knows.
 
     """
     return {
@@ -180,5 +197,14 @@ def operation_view(
         }
         if look
         else None,
-        "queue": queue_view(queue) if queue else None,
+        "queue": {**queue_view(queue), **promise_view(operation, etas or {})} if queue else None,
+    }
+
+
+def promise_view(operation: Operation | None, etas: Mapping[Band, int]) -> dict[str, Any]:
+    """How long a job may wait before it starts, and how long one that comes now will."""
+    queue = operation.queue if operation else None
+    return {
+        "promise_ms": queue.start_within_ms if queue else None,
+        "eta_ms": {str(band): etas[band] // 1_000 if band in etas else None for band in BANDS},
     }

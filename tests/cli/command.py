@@ -42,13 +42,15 @@ async def breaker(scene: Scene | str, *words: str, **environ: str) -> Said:
     return Said(status=result.exit_code, out=result.stdout, err=result.stderr)
 
 
-async def start(*words: str, stdout: int, stderr: int) -> asyncio.subprocess.Process:
+async def start(
+    *words: str, stdout: int, stderr: int, stdin: int = asyncio.subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
     """
     Run it as a process of its own, which hears Ctrl-C.
 
     A shell that runs the tests in the background makes them deaf to SIGINT, and all that they start.
     """
     return await asyncio.create_subprocess_exec(
-        "env", "--default-signal=INT", sys.executable, "-m", "breaker", *words, stdin=asyncio.subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+        "env", "--default-signal=INT", sys.executable, "-m", "breaker", *words, stdin=stdin, stdout=stdout, stderr=stderr,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "USER": "ann"},
     )  # fmt: skip

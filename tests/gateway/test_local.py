@@ -243,6 +243,23 @@ async def test_limits_that_a_person_set_end_also_while_the_store_is_away(after: 
     assert await replica.after(after).started_of(9) == started
 
 
+async def test_limits_that_a_person_set_end_in_the_middle_of_an_outage() -> None:
+    """The outage began before their end, and calls go on without anybody who could be asked."""
+    replica = Replica(an_operation(limits=Limits(concurrency=10)))
+    replica.local.looked(replica.lane, a_look())
+    assert await replica.after(59).started_of(9) == 1
+    assert await replica.after(60).started_of(9) == 7  # of 8 one is held
+
+
+async def test_the_store_hears_of_slots_that_only_a_persons_limits_count() -> None:
+    """The file states no concurrency: calls that run must count all the same when the store is back."""
+    for look, number in ((a_look(), 1), (a_look(source="file"), 0)):
+        replica = Replica(an_operation())
+        replica.local.looked(replica.lane, look)
+        await replica.hold()
+        assert len(replica.local.leases()) == number
+
+
 @pytest.mark.parametrize(("after", "policy"), [(59, Policy.PAUSED), (60, None)])
 async def test_a_pause_ends_also_while_the_store_is_away(after: int, policy: Policy | None) -> None:
     """What was paused for a minute would else be refused for as long as the store is away."""

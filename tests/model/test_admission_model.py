@@ -24,6 +24,7 @@ from redis import Redis
 
 from breaker.core.circuit import Report, Trigger
 from breaker.core.model import LEASE_US, Limits, Mode, Overflow, Rate
+from breaker.core.override import Change
 from breaker.core.quorum import Seen
 from breaker.core.state import Ask
 from breaker.core.terms import Hold, Override, Terms
@@ -172,6 +173,23 @@ class Histories(RuleBasedStateMachine):
     )
     def a_person_moves_the_circuit(self, trigger: Trigger, lasts: int) -> None:
         self.twin.force(trigger, self.twin.now_us + lasts if lasts else 0)
+
+    @rule(
+        change=st.builds(
+            Change,
+            rate=rates,
+            burst=st.sampled_from([None, None, 4]),
+            concurrency=st.sampled_from([None, 0, 2, 3]),
+            burst_least=st.sampled_from([1, 4]),
+        ),
+        lasts=st.sampled_from([1, SECOND, 4 * SECOND]),
+    )
+    def a_person_sets_limits(self, change: Change, lasts: int) -> None:
+        self.twin.set_limits(change, self.twin.now_us + lasts)
+
+    @rule()
+    def a_person_ends_limits(self) -> None:
+        self.twin.end_limits()
 
     @rule(us=steps)
     def time_passes(self, us: int) -> None:

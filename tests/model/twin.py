@@ -6,6 +6,7 @@ the same `now`, and asserts that verdict and state are the same afterwards.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis import Redis
@@ -13,16 +14,18 @@ from redis.exceptions import NoScriptError
 
 from breaker.core import admission, circuit, settling, waiting
 from breaker.core.effective import adapt
-from breaker.core.model import LEASE_US, Mode, Overflow
+from breaker.core.model import LEASE_US, Limits, Mode, Overflow
+from breaker.core.override import Change, Wrong, adapt_anew, changed
 from breaker.core.quorum import CircuitTerms
 from breaker.core.rate import SERVICE_UNKNOWN_US, Bucket, in_use
 from breaker.core.state import PLAYING, Ask, State
-from breaker.core.terms import Terms, stated
+from breaker.core.terms import Override, Terms, stated
 from breaker.core.verdict import Admitted, Refused, Room, TooCostly, Verdict, Waiting
 from breaker.store.keys import Keys
 from breaker.store.lane import CIRCUIT_STATES, POLICIES, PROBE
+from breaker.store.overrides import NOTHING, WRONG
 from breaker.store.parts import GRANT_HEAD, HEAD_SIZE
-from breaker.store.policy import publish_arguments, text_of
+from breaker.store.policy import limits_of, publish_arguments, text_of
 from breaker.store.scripts import load_scripts
 
 SCRIPTS = load_scripts()
@@ -174,6 +177,38 @@ class Twin:
         reply = self.run("force", self.now_us, words[trigger], until_us, "ann", "a reason")
         assert reply[4] == moved
         self.compare()
+
+    def set_limits(self, change: Change, until_us: int) -> Limits | Wrong:
+        """A person changes the limits of the operation."""
+        before, _ = stated(self.terms, self.now_us)
+        after, rate = changed(before, change), change.rate
+        said = (rate.limit, rate.period_us, rate.interval_us) if rate else ("", "", "")
+        optional = ["" if value is None else value for value in (change.burst, change.concurrency)]
+        reply = self._set(until_us, *said, *optional, change.burst_least)
+        if isinstance(after, Wrong):
+            assert (WRONG[reply[2]], limits_of(reply[4].decode())) == (after, before)
+        else:
+            assert (reply[2], limits_of(reply[4].decode())) == (0, after)
+            self.terms = replace(self.terms, override=Override(limits=after, until_us=until_us))
+            adapt_anew(self.state.circuit, change)
+        assert limits_of(reply[3].decode()) == before
+        self.compare()
+        return after
+
+    def end_limits(self) -> bool:
+        """What the files say holds again; whether there was anything to end."""
+        override = self.terms.override
+        reply = self._set(0, "", "", "", "", "", 1)
+        was_set = override is not None and override.until_us > self.now_us
+        assert (int(reply[2]) != NOTHING) is was_set
+        self.terms = replace(self.terms, override=None)
+        assert limits_of(reply[4].decode()) == stated(self.terms, self.now_us)[0]
+        self.compare()
+        return was_set
+
+    def _set(self, until_us: int, *said: str | int) -> list[Any]:
+        prefix = f"{self.keys.cluster}:wake:"
+        return self.run("set", self.now_us, until_us, *said, "ann", "a reason", prefix, OPERATION)
 
     def go_back(self, us: int) -> None:
         """The clock goes back. What has run out may or may not be there any more, so that it goes first."""
