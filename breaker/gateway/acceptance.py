@@ -38,6 +38,7 @@ from breaker.gateway.job_payload import (
     job_result,
     kept_headers,
 )
+from breaker.gateway.passage import traced
 from breaker.gateway.receipts import Receipts
 from breaker.gateway.refusals import degraded, no_answer, outcome_unknown, refusal_of
 from breaker.gateway.vault import Unreadable, Vault
@@ -135,9 +136,10 @@ class Acceptance:
         work, wishes = call.work, call.wishes
         operation, now_us = work.operation, self._clock.now_us()
         queue, body, job = operation.queue, call.sent_body or b"", call.decision[-26:]
+        headers = traced(call.headers, call.span, call.span.for_job) if call.span else call.headers
         payload = Payload(
             method=call.method, target=call.target, body=body, request_id=call.request_id,
-            headers=kept_headers(call.headers, queue.store_headers if queue else ()),
+            headers=kept_headers(headers, queue.store_headers if queue else ()),
         )  # fmt: skip
         start_us = max(now_us, wishes.not_before_us)
         within_ms = queue.expire_after_ms if queue else None

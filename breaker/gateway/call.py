@@ -15,6 +15,7 @@ from breaker.core.job_policy import Band
 from breaker.core.jobs import Offer
 from breaker.core.promise import Eta
 from breaker.core.state import Ask
+from breaker.core.trace import Span
 from breaker.core.verdict import Admitted, Policy, Room
 from breaker.gateway.job_payload import JobResult
 from breaker.gateway.tenants import Tenants
@@ -233,6 +234,7 @@ class Call:
         ask: What the store is asked, once that is known.
         method, target: As sent; the target without the pipeline.
         headers: As sent, in order.
+        span: None when it is not sampled.
         peer_lines: `Forwarded` and `X-Forwarded-*` header lines.
         deadline: Loop seconds at which the caller stops waiting; inf when it did not say.
         started: Loop seconds at which it arrived.
@@ -263,6 +265,7 @@ class Call:
     trace_id: str
     deadline: float
     started: float
+    span: Span | None = None
     ask: Ask = NOT_ASKED
     task: asyncio.Task[Any] | None = None
     ends_on_hang_up: bool = True

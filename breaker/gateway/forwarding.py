@@ -25,6 +25,7 @@ from breaker.gateway.downstream import DownstreamError, Response, TimedOut
 from breaker.gateway.endings import FOREVER, outcome_of, result_of, result_of_failure
 from breaker.gateway.gate import Ended, Gate
 from breaker.gateway.headers import our_lines, own_key
+from breaker.gateway.passage import traced
 
 HELD_MAX = 65_536  # bytes of a failing answer
 DEADLINE_SLACK_S = 0.01  # timers may fire so much early
@@ -175,9 +176,12 @@ class Forwarding:
 
 def passed_lines(call: Call, number: int) -> bytes:
     """The caller's header lines; a further attempt says so, so that a downstream can drop it first."""
+    headers, span = call.headers, call.span
+    if span is not None:
+        headers = traced(headers, span, span.for_downstream)
     if number == 1:
-        return call.work.down.lines(call.headers)
-    sent = [line for line in call.headers if line[0].lower() != b"breaker-attempt"]
+        return call.work.down.lines(headers)
+    sent = [line for line in headers if line[0].lower() != b"breaker-attempt"]
     return call.work.down.lines(sent) + b"Breaker-Attempt: %d\r\n" % number
 
 

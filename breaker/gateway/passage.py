@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from breaker.core.model import Operation
+from breaker.core.trace import Span
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -90,6 +91,13 @@ class Here:
             if value.startswith(start + b"/") and not value.startswith(b"//"):
                 return self._prefix + value[len(start) :]
         return value
+
+
+def traced(headers: Headers, span: Span, traceparent: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """The same headers with this `traceparent`; a trace that begins with us has no `tracestate` of others."""
+    replaced = (b"traceparent",) if span.parent_id else (b"traceparent", b"tracestate")
+    kept = [line for line in headers if line[0].lower() not in replaced]
+    return (*kept, (b"traceparent", traceparent))
 
 
 def without(lines: list[bytes], named: bytes) -> list[bytes]:

@@ -212,6 +212,6 @@ class Path:
                 trace_id=call.trace_id, duration_s=now - call.started,
                 admission_s=(call.admitted or now) - call.started,
                 downstream_s=now - call.admitted - call.paused if verdict else 0.0,
-                result=result, action=action, shadow=verdict.shadow if verdict else None,
+                result=result, action=action, shadow=verdict.shadow if verdict else None, span=call.span,
             )
         )  # fmt: skip

@@ -7,7 +7,7 @@ fair order line by line.
 
 from breaker.core.job_policy import PromiseClock
 from breaker.core.jobs import JobRecord, JobState, Pace, Queued
-from breaker.core.promise import Eta, deadline_us, eta
+from breaker.core.promise import Eta, deadline_us, eta, spent_us
 from breaker.core.terms import Terms
 from breaker.gateway.call import Call, Receipt
 from breaker.gateway.work import Work, tenant_limits
@@ -39,6 +39,13 @@ class Receipts:
         if queue.clock is PromiseClock.WALL or not work.operation.capacity.schedule:
             return start_us + queue.start_within_ms * 1_000
         return deadline_us(self.terms(work), start_us, queue.start_within_ms * 1_000, queue.clock)
+
+    def spent_us(self, work: Work, start_us: int, end_us: int) -> int:
+        """How much of its promise's time passes between two moments of the store."""
+        queue = work.operation.queue
+        if queue is None or queue.clock is PromiseClock.WALL or not work.operation.capacity.schedule:
+            return max(0, end_us - start_us)
+        return spent_us(self.terms(work), start_us, end_us, queue.clock)
 
     def eta(
         self,

@@ -12,8 +12,8 @@ may be repeated; else its outcome is unknown.
 
 import asyncio
 import random
-import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -21,16 +21,17 @@ from breaker.core.events import BatchSent, JobAttempted, JobStarted, Listener, R
 from breaker.core.job_policy import Batch, Effects
 from breaker.core.jobs import Ack, Fate, JobHead, LeasedJob, Reason
 from breaker.core.retry import Failed, Next, after
+from breaker.core.trace import Begin, Span, trace_id_of
 from breaker.gateway.attempt import Attempted, attempt
 from breaker.gateway.batches import send_batch
 from breaker.gateway.job_payload import JobResult, Payload, job_result
+from breaker.gateway.passage import traced
 from breaker.gateway.vault import Unreadable, Vault
 from breaker.gateway.work import Work
 from breaker.store.circuit_posts import CallEnd
 from breaker.store.jobs import JobStore
 
 NOTE_MAX = 600  # characters of a note's detail
-TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 ENDED = (Fate.SUCCEEDED, Fate.DEAD, Fate.UNKNOWN)
 # Whether it was sent is not known; its retries slow it down, where giving it back would run it again at once.
 BROKEN_BY_US = Attempted(
@@ -44,12 +45,14 @@ class Runner:
 
     Attributes:
         drops_results: Whether the store is too short of memory for results.
+        begin_span: None when nothing is traced.
 
     """
 
     def __init__(self, jobs: JobStore, vault: Vault, emit: Listener) -> None:
         self.vault = vault
         self.drops_results: Callable[[], bool] = lambda: False
+        self.begin_span: Begin | None = None
         self._jobs, self._emit = jobs, emit
         self._clock, self._circuits = jobs.capacity.clock, jobs.capacity.circuits
 
@@ -65,20 +68,23 @@ class Runner:
         if payload is None:
             return
         self._started(work, job)
+        span = self._span_of(payload)
+        sent = payload if span is None else with_span(payload, span)
         most, began = work.payload_max, asyncio.get_running_loop().time()
         try:
-            ended = await attempt(work, job, payload, now_us=self._clock.now_us(), most=most)
+            ended = await attempt(work, job, sent, now_us=self._clock.now_us(), most=most)
         except asyncio.CancelledError:
             self._seen(work, job, BROKEN_BY_US)
             self._give_up(work, job)
             raise
         except Exception:
             self._seen(work, job, BROKEN_BY_US)
-            self._judge(work, job, payload, BROKEN_BY_US, asyncio.get_running_loop().time() - began)
+            took_s = asyncio.get_running_loop().time() - began
+            self._judge(work, job, payload, BROKEN_BY_US, took_s, span)
             raise
         took_s = asyncio.get_running_loop().time() - began
         self._seen(work, job, ended, took_s)
-        self._judge(work, job, payload, ended, took_s)
+        self._judge(work, job, payload, ended, took_s, span)
 
     async def run_batch(self, work: Work, jobs: Sequence[LeasedJob]) -> None:
         """
@@ -123,7 +129,8 @@ class Runner:
         except Exception:
             self._seen(work, opened[0][0], BROKEN_BY_US)
             for job, payload in opened:
-                self._judge(work, job, payload, BROKEN_BY_US, asyncio.get_running_loop().time() - began)
+                took_s = asyncio.get_running_loop().time() - began
+                self._judge(work, job, payload, BROKEN_BY_US, took_s, self._span_of(payload))
             raise
         took_s = asyncio.get_running_loop().time() - began
         self._seen(work, opened[0][0], as_one(ends), took_s)
@@ -131,7 +138,7 @@ class Runner:
             if ended is None:
                 self._back(work, job)
             else:
-                self._judge(work, job, payload, ended, took_s)
+                self._judge(work, job, payload, ended, took_s, self._span_of(payload))
 
     def _open(self, work: Work, job: LeasedJob) -> Payload | None:
         try:
@@ -163,7 +170,18 @@ class Runner:
             waited_us = max(0, self._clock.now_us() - max(head.accepted_us, promised_us))
         self._emit(JobStarted(work.operation.name, head.band, head.attempt, waited_us / 1e6))
 
-    def _judge(self, work: Work, job: LeasedJob, payload: Payload, ended: Attempted, took_s: float) -> None:
+    def _span_of(self, payload: Payload) -> Span | None:
+        return self.begin_span(traceparent_of(payload)) if self.begin_span else None
+
+    def _judge(
+        self,
+        work: Work,
+        job: LeasedJob,
+        payload: Payload,
+        ended: Attempted,
+        took_s: float,
+        span: Span | None,
+    ) -> None:
         operation, head = work.operation, job.head
         following = after(
             operation.retry, operation.effects, ended.failure, failures=head.failures, first_us=head.first_us,
@@ -171,7 +189,7 @@ class Runner:
             was_sent=ended.was_sent, retry_after_us=ended.retry_after_us, says_never=ended.says_never,
             is_probe=job.is_probe,
         )  # fmt: skip
-        self._end(work, job, ended, following, took_s, trace_of(payload))
+        self._end(work, job, ended, following, took_s, trace_id_of(traceparent_of(payload)), span)
 
     def _end(
         self,
@@ -181,6 +199,7 @@ class Runner:
         following: Next,
         took_s: float = 0.0,
         trace_id: str = "",
+        span: Span | None = None,
     ) -> None:
         operation, head = work.operation, job.head
         is_ended = following.fate in ENDED
@@ -207,7 +226,7 @@ class Runner:
             JobAttempted(
                 operation=operation.name, job=head.id, attempt=head.attempt, fate=following.fate,
                 reason=following.reason or "", status=ended.status or 0, duration_s=took_s,
-                result=ended.result, trace_id=trace_id, is_ended=is_ended, dropped=is_dropped,
+                result=ended.result, trace_id=trace_id, is_ended=is_ended, dropped=is_dropped, span=span,
             )
         )  # fmt: skip
 
@@ -237,11 +256,15 @@ def as_one(ends: Sequence[Attempted | None]) -> Attempted:
     return next((ended for ended in told if ended.result is Result.OK), told[0])
 
 
-def trace_of(payload: Payload) -> str:
-    """The id of the trace in which its call came; empty when it named none."""
+def traceparent_of(payload: Payload) -> str:
+    """Of the call that it was; empty when that named none."""
     parent = next((value for name, value in payload.headers if name.lower() == b"traceparent"), b"")
-    found = TRACEPARENT.match(parent)
-    return found[1].decode() if found else ""
+    return parent.decode("latin-1")
+
+
+def with_span(payload: Payload, span: Span) -> Payload:
+    """The same as this attempt sends it."""
+    return replace(payload, headers=traced(payload.headers, span, span.for_downstream))
 
 
 def note(now_us: int, head: JobHead, ended: Attempted, following: Next) -> bytes:

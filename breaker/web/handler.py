@@ -15,6 +15,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 from breaker.core.events import CallEnded, Listener, Outcome
 from breaker.core.ids import Ids
+from breaker.core.trace import Begin, trace_id_of
 from breaker.gateway.call import NO_WISHES, Call, Kind, Refusal
 from breaker.gateway.headers import peer_lines
 from breaker.gateway.path import Path
@@ -32,7 +33,6 @@ from breaker.web.reply import REASONS, CallerReply
 from breaker.web.wishes import wishes_of
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}\Z")
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 TIMEOUT = re.compile(r"\d{1,6}(\.\d{1,3})?\Z")
 UNKNOWN = "_unknown"
 BROKEN = {408: Kind.REQUEST_TIMEOUT, 503: Kind.OVER_CAPACITY}
@@ -84,6 +84,7 @@ class Handler:
     Attributes:
         site, callers: In force; swapped on reload.
         is_draining: Answers end their connections, so that callers go elsewhere.
+        begin_span: None when nothing is traced.
 
     """
 
@@ -99,6 +100,7 @@ class Handler:
     ) -> None:
         self.site, self.callers = site, callers
         self.is_draining = False
+        self.begin_span: Begin | None = None
         self._jobs = jobs
         self._path, self._ids, self._pages, self._emit = path, ids, pages, emit
         self._now = time.monotonic  # the loop's own time stands still within a turn on uvloop
@@ -175,7 +177,7 @@ class Handler:
         decision = self._ids.decision(operation.name, lease_id, time.time_ns() // 1_000_000)
         request_id = headers.get("X-Request-Id")
         parent = headers.get("traceparent")
-        trace = TRACEPARENT.match(parent) if parent else None
+        span = self.begin_span(parent or "") if self.begin_span else None
         return Call(
             work=work,
             id=lease_id,
@@ -191,7 +193,8 @@ class Handler:
             tenant=tenant_of(identity, operation.tenant.header if operation.tenant else None, message),
             decision=decision,
             request_id=request_id if request_id and REQUEST_ID.match(request_id) else decision[-26:],
-            trace_id=trace[1] if trace else "",
+            trace_id=span.trace_id if span else trace_id_of(parent),
+            span=span,
             deadline=started + float(timeout) if timeout else FOREVER,
             started=started,
             wishes=wishes,
