@@ -5,19 +5,18 @@ Children are looked up once, at start and at each reload; the path of a call fin
 by what varies. What can be counted of an operation exists from the start, and goes with it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from breaker.core.events import Action, Outcome, Result
+from breaker.signals.bound import Add, Observe, bound_add, bound_observe
 from breaker.signals.outcomes import SHADOWED, pairs_of
+
+__all__ = ["ADMISSION_BUCKETS", "CALL_BUCKETS", "Add", "Families", "Observe", "Series"]
 
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 ADMISSION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1, 5)
-
-Add = Callable[[float], None]
-Observe = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,24 +81,24 @@ class Families:
             operation=operation,
             has_queue=has_queue,
             calls={
-                (outcome, reason): self._calls.labels(operation, outcome, reason).inc
+                (outcome, reason): bound_add(self._calls.labels(operation, outcome, reason))
                 for outcome, reasons in pairs.items()
                 for reason in sorted(reasons)
             },
-            duration={outcome: self._duration.labels(operation, outcome).observe for outcome in pairs},
-            admission=self._admission.labels(operation).observe,
-            downstream={result: self._downstream.labels(operation, result).inc for result in Result},
-            downstream_duration=self._downstream_duration.labels(operation).observe,
-            over={action: self._over.labels(operation, action).inc for action in Action},
-            shadow={policy: self._shadow.labels(operation, policy).inc for policy in sorted(SHADOWED)},
-            leases_lost=self._leases_lost.labels(operation).inc,
+            duration={outcome: bound_observe(self._duration.labels(operation, outcome)) for outcome in pairs},
+            admission=bound_observe(self._admission.labels(operation)),
+            downstream={result: bound_add(self._downstream.labels(operation, result)) for result in Result},
+            downstream_duration=bound_observe(self._downstream_duration.labels(operation)),
+            over={action: bound_add(self._over.labels(operation, action)) for action in Action},
+            shadow={policy: bound_add(self._shadow.labels(operation, policy)) for policy in sorted(SHADOWED)},
+            leases_lost=bound_add(self._leases_lost.labels(operation)),
         )
 
     def add_pair(self, series: Series, outcome: Outcome, reason: str) -> Add:
         """A pair that is not in the table of outcomes; the caller sees to it that reasons are bounded."""
-        add = series.calls[outcome, reason] = self._calls.labels(series.operation, outcome, reason).inc
+        add = series.calls[outcome, reason] = bound_add(self._calls.labels(series.operation, outcome, reason))
         if outcome not in series.duration:
-            series.duration[outcome] = self._duration.labels(series.operation, outcome).observe
+            series.duration[outcome] = bound_observe(self._duration.labels(series.operation, outcome))
         return add
 
     def remove(self, series: Series) -> None:
