@@ -40,9 +40,13 @@ from breaker.gateway.vault import Vault
 from breaker.policy.load import load
 from breaker.policy.restart import refuse_what_needs_a_restart
 from breaker.signals.call_log import CallLog
+from breaker.signals.duty import Duty
+from breaker.signals.evidence import Known
 from breaker.signals.logs import Logs
 from breaker.signals.metrics import Metrics
+from breaker.signals.traces import Traces, open_traces
 from breaker.signals.watch import Memory, Sources, Watch
+from breaker.store.alert_book import AlertBook
 from breaker.store.audit import Audit
 from breaker.store.capacity import REFRESH_S, CapacityStore, Look
 from breaker.store.checks import StoreFacts, check_store, durability_warnings, memory_of
@@ -54,6 +58,7 @@ from breaker.store.members import Members
 from breaker.store.published import is_published
 from breaker.store.removed import LET_GO_EVERY_S, RemovedOperations
 from breaker.store.steward import Chore
+from breaker.store.tallies import Tallies
 from breaker.web.admin import AdminListener, admin_app
 from breaker.web.admin_controls import Controls
 from breaker.web.handler import Handler
@@ -95,6 +100,7 @@ class GatewayProcess:
         )
         self._logs, self._say = logs, structlog.get_logger()
         self._call_log = CallLog(logs, sample=gateway.log_sample)
+        self._traces: Traces | None = None
         self._client = open_client(store)
         cluster = gateway.cluster
         self._keeper = StoreKeeper(Health(store.timeout_ms * 1_000), self._emit, self._on_bug)
@@ -118,6 +124,25 @@ class GatewayProcess:
         self.jobs = JobStore(self.store, store, cluster=cluster, emit=self._emit)
         self.desk = JobDesk(self.store, self.jobs, cluster=cluster, emit=self._emit)
         self.audit = Audit(self._client, cluster)
+        self.book = AlertBook(self._client, cluster)
+        self.duty = Duty(
+            cluster=cluster,
+            replica=self.replica,
+            book=self.book,
+            tallies=Tallies(self.store),
+            known=Known(
+                operations=lambda: self.config.operations,
+                alerting=lambda: self.config.gateway.alerts,
+                now_us=self._now_us,
+                stewardship=lambda: self.members.steward.stewardship,
+                differing=lambda: self.members.differing,
+            ),
+            replicas=self._live_ids,
+            episode=lambda: str(self.members.term),
+            metrics=self.metrics_of.alerts,
+            emit=self._emit,
+            on_bug=self._on_bug,
+        )
         vault = Vault(gateway.key_ring)
         self._receipts = Receipts(self.store.clock)
         self._runner = Runner(self.jobs, vault, self._emit)
@@ -163,8 +188,23 @@ class GatewayProcess:
             self._keeper.listen(event)
         self.metrics_of.listen(event)
         self._call_log.listen(event)
+        self.duty.listen(event)
+        if self._traces:
+            self._traces.listen(event)
         if isinstance(event, JobAttempted) and event.is_ended:
             self._chores.kick(event.operation)
+
+    def _open_traces(self) -> Traces | None:
+        gateway = self.config.gateway
+        if gateway.traces_endpoint is None:
+            return None
+        resource = {
+            "service.name": "breaker",
+            "service.version": __version__,
+            "service.instance.id": self.replica,
+            "service.namespace": gateway.cluster,
+        }
+        return open_traces(gateway.traces_endpoint, sample=gateway.traces_sample, resource=resource)
 
     def _on_store_event(self, event: Event) -> None:
         self._keeper.listen(event)
@@ -218,6 +258,7 @@ class GatewayProcess:
         Raises:
             StartError: This machine or this store is not ready; nothing is served.
         """
+        self._traces = self._open_traces()
         absence = ""
         try:
             self._facts = self.own_pages.facts = await self._meet_store()
@@ -257,14 +298,23 @@ class GatewayProcess:
         self._handler = Handler(
             self._site, known, path, self._ids, self.own_pages.for_callers(), pages, self._emit
         )
+        if self._traces:
+            self._handler.begin_span = self._traces.of_call
+            self._runner.begin_span = self._traces.of_attempt
         self._dispatcher.configure(self._site.works)
         await self._chores.configure(self._site.works)
         self._in_force(self.config, self._site)
         sources = Sources(
-            look=self._look, look_queue=self.desk.look_queue, memory=self._memory, forecast=self._eta
+            look=self._look,
+            look_queue=self.desk.look_queue,
+            memory=self._memory,
+            removed=self._removed_jobs,
+            forecast=self._eta,
+            spent=self._spent,
         )
-        self._watch = Watch(sources, self.metrics_of)
+        self._watch = Watch(sources, self.metrics_of, on_pass=self.duty.on_pass)
         self._watch.start()
+        self.duty.start()
         self._listener = Listener(
             self._handler, self.config.gateway, on_bug=self._on_bug, on_broken=self._handler.broken
         )
@@ -276,10 +326,17 @@ class GatewayProcess:
             is_published=lambda name: is_published(self._client, self.config.gateway.cluster, name),
             look=self.store.look,
             force=self.store.circuits.force,
+            overrides=self.store.overrides,
+            forecast=self._eta,
             vault=lambda: self._runner.vault,
             now_us=self.store.clock.now_us,
             replicas=self.members.listed,
             removed=self.removed.names,
+            book=self.book,
+            alerting=lambda: self.config.gateway.alerts,
+            cluster=self.config.gateway.cluster,
+            own_incidents=self.duty.own_incidents,
+            test_channel=self.duty.test,
         )
         app = admin_app(
             self.own_pages,
@@ -367,6 +424,7 @@ class GatewayProcess:
             await self._chores.close()
         if self._watch:
             await self._watch.close()
+            await self.duty.close()
         if self._site:
             for pool in self._site.pools.values():
                 await pool.close()
@@ -378,12 +436,15 @@ class GatewayProcess:
         await self._degraded.close()
         await self.store.close()
         await self._client.aclose()
+        if self._traces:
+            await self._traces.close()
         self._say.info("gateway_stopped", replica=self.replica, calls_broken_off=broken)
         return broken
 
     def _in_force(self, config: Config, site: Site) -> None:
         self._local.expected = config.gateway.replicas_expected
         self.metrics_of.configured(config.version, config.operations)
+        self.duty.configure(config.gateway.alerts)
         self.own_pages.in_force(config, site.works)
         self._emit(ConfigLoaded(config.version, ok=True, detail=config.folder))
 
@@ -398,6 +459,23 @@ class GatewayProcess:
 
     def _is_memory_short(self) -> bool:
         return self._watch is not None and self._watch.memory_ratio > RESULTS_MEMORY_MAX
+
+    async def _removed_jobs(self) -> dict[str, int]:
+        """Jobs that have not ended, of operations that no file names any more."""
+        found = {}
+        for name in await self.removed.names():
+            if name not in self.config.operations:
+                queue = await self.desk.look_queue(name)
+                if count := queue.queued + queue.scheduled + queue.running:
+                    found[name] = count
+        return found
+
+    async def _live_ids(self) -> list[str]:
+        return [member.id for member in await self.members.listed()]
+
+    def _spent(self, operation: str, start_us: int, end_us: int) -> int:
+        work = self._site.works.get(operation) if self._site else None
+        return self._receipts.spent_us(work, start_us, end_us) if work else max(0, end_us - start_us)
 
     def _eta(self, operation: str, ahead: int, pace: Pace) -> Eta | None:
         work = self._site.works.get(operation) if self._site else None

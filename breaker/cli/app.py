@@ -14,11 +14,15 @@ from typing import Annotated, Any
 
 import typer
 
+from breaker.cli.alerts import alerts_app
 from breaker.cli.circuit import circuit_app
 from breaker.cli.config import config_app, config_folder
+from breaker.cli.dashboards import dashboards_app
 from breaker.cli.dead import dead_app
 from breaker.cli.jobs import jobs_app
 from breaker.cli.ops import ops_app
+from breaker.cli.rules import rules_app
+from breaker.cli.top import top
 from breaker.core.errors import ConfigError, StartError
 
 PYTHON_MIN = (3, 11)
@@ -37,6 +41,10 @@ app.add_typer(ops_app)
 app.add_typer(circuit_app)
 app.add_typer(jobs_app)
 app.add_typer(dead_app)
+app.add_typer(dashboards_app)
+app.add_typer(alerts_app)
+app.add_typer(rules_app)
+app.command()(top)
 
 ConfigOption = Annotated[
     Path | None,
@@ -66,11 +74,15 @@ def up(
         ),
     ] = 0,
     traffic: Annotated[bool, typer.Option(help="Drive demonstration calls.")] = True,
+    monitoring: Annotated[
+        bool, typer.Option(help="Start Prometheus and Alertmanager, where they are installed.")
+    ] = True,
 ) -> None:
-    """Everything on this machine: store, demo downstreams, gateway, and demonstration calls."""
+    """Everything on this machine: store, demo downstreams, gateway, monitoring, and demonstration calls."""
     from breaker.demo.up import up as run_up  # noqa: PLC0415 - the demo is only loaded for the demo
 
-    raise typer.Exit(run(run_up(config_folder(config), os.environ, seconds=demo, drives=traffic)))
+    folder = config_folder(config)
+    raise typer.Exit(run(run_up(folder, os.environ, seconds=demo, drives=traffic, monitors=monitoring)))
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from breaker.core.events import (
     AcksLate,
+    AlertMoved,
     BatchSent,
     CallbackEnded,
     CallEnded,
@@ -30,9 +31,11 @@ from breaker.core.events import (
     JobsReclaimed,
     JobStarted,
     LeasesLost,
+    LetterEnded,
     LoneReplica,
     Outcome,
     OverAdmitted,
+    OverrideChanged,
     ReplicasSeen,
     RoundTripEnded,
     SlowedDown,
@@ -42,6 +45,7 @@ from breaker.core.events import (
     StoreReset,
     TenantsExceeded,
 )
+from breaker.signals.alert_log import AlertLog
 from breaker.signals.circuit_log import CircuitLog
 from breaker.signals.job_log import JobLog
 from breaker.signals.logs import Logs, head
@@ -67,6 +71,7 @@ class CallLog:
         self._sample = sample
         self._due = 0.0
         self._jobs = JobLog(self._tell, sample=sample)
+        self._alerts = AlertLog(self._tell)
         self._circuits, self._store = CircuitLog(self._tell, now=now), StoreLog(self._tell, now=now)
 
     def listen(self, event: Event) -> None:
@@ -88,6 +93,10 @@ class CallLog:
                 self._store.listen(event)
             case LeasesLost():
                 self._tell("warning", "leases_lost", operation=event.operation, count=event.count)
+            case OverrideChanged():
+                self._override(event)
+            case AlertMoved() | LetterEnded():
+                self._alerts.listen(event)
             case TenantsExceeded():
                 self._tell("warning", "tenants_exceeded", caller=event.caller)
             case ConfigLoaded(ok=True):
@@ -128,6 +137,14 @@ class CallLog:
         if event.trace_id:
             line["trace_id"] = event.trace_id
         self._put(line)
+
+    def _override(self, event: OverrideChanged) -> None:
+        moment = datetime.fromtimestamp(event.until_us / 1e6, UTC).isoformat(timespec="seconds")
+        until = moment.replace("+00:00", "Z") if event.until_us else ""
+        self._tell(
+            "info", "override_set" if until else "override_ended", operation=event.operation, author=event.author,
+            reason=event.reason, until=until, limits=event.words,
+        )  # fmt: skip
 
     def _tell(self, level: str, event: str, **fields: Any) -> None:
         """Like a call's line, what says nothing is left out."""

@@ -41,10 +41,17 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Values by (metric, limit), and when they were true; seconds of the collector's clock."""
+    """
+    Values by (metric, limit), and when they were true; seconds of the collector's clock.
+
+    Attributes:
+        override_ends_s: Unix time at which a person's limits end; 0 without any.
+
+    """
 
     at: float
     values: dict[tuple[str, str], float]
+    override_ends_s: float
 
 
 class CapacityCollector(Collector):
@@ -56,7 +63,7 @@ class CapacityCollector(Collector):
         self._memory: tuple[float, float] | None = None
 
     def observe(self, operation: str, look: Look, demand: Demand | None) -> None:
-        self._seen[operation] = Seen(self._now(), values_of(look, demand))
+        self._seen[operation] = Seen(self._now(), values_of(look, demand), look.override_until_us / 1e6)
 
     def observe_memory(self, ratio: float) -> None:
         self._memory = (self._now(), ratio)
@@ -70,11 +77,18 @@ class CapacityCollector(Collector):
         families = {
             name: GaugeMetricFamily(name, text, labels=["operation", "limit"]) for name, text in HELP.items()
         }
+        ends = GaugeMetricFamily(
+            "breaker_override_expires_timestamp_seconds",
+            "Unix time at which limits that a person set end; 0 when nobody has set any.",
+            labels=["operation"],
+        )
         for operation, seen in self._seen.items():
             if seen.at > fresh_since:
+                ends.add_metric([operation], seen.override_ends_s)
                 for (name, limit), value in seen.values.items():
                     families[name].add_metric([operation, limit], value)
         yield from families.values()
+        yield ends
         memory = GaugeMetricFamily(
             "breaker_store_memory_ratio", "Share of the store's maxmemory in use; 0 when it has none."
         )

@@ -9,13 +9,13 @@ name, and a test holds the two together.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
 
 from breaker.core.events import (
     AcksLate,
+    AlertMoved,
     BatchSent,
     CallbackEnded,
     CallEnded,
@@ -33,8 +33,10 @@ from breaker.core.events import (
     JobsReclaimed,
     JobStarted,
     LeasesLost,
+    LetterEnded,
     LoneReplica,
     OverAdmitted,
+    OverrideChanged,
     ReplicasSeen,
     RoundTripEnded,
     SlowedDown,
@@ -47,8 +49,11 @@ from breaker.core.events import (
 from breaker.core.job_policy import Band, Queue
 from breaker.core.jobs import Reason
 from breaker.core.model import Operation
+from breaker.signals.alert_metrics import AlertMetrics
 from breaker.signals.capacity import CapacityCollector, Demand
 from breaker.signals.circuit_metrics import CircuitMetrics
+from breaker.signals.expected import Expected
+from breaker.signals.exposition import pages_of
 from breaker.signals.job_metrics import JobMetrics
 from breaker.signals.outcomes import OTHER, PAIRS, QUEUE_PAIRS, UNKNOWN
 from breaker.signals.queues import QueueCollector
@@ -71,6 +76,7 @@ class Metrics:
     Attributes:
         operations: Names of those of the configuration, without `_unknown`.
         queues: Of these, those that have a queue.
+        alerts: What is exported of alerts.
 
     """
 
@@ -106,6 +112,7 @@ class Metrics:
         self._jobs, self._retries = JobMetrics(self.registry), RetryMetrics(self.registry)
         self._circuits = CircuitMetrics(self.registry, now)
         self._store, self._replicas = StoreMetrics(self.registry, now), ReplicaMetrics(self.registry, now)
+        self.alerts = AlertMetrics(self.registry)
         self._make_process_metrics()
         self._capacities, self._queues = CapacityCollector(now), QueueCollector(now)
         self.registry.register(self._capacities)
@@ -121,6 +128,12 @@ class Metrics:
         if type(event) is CallEnded:
             self._count_call(event)
             return
+        if type(event) is RoundTripEnded:
+            self._store.round_trip(event)
+            return
+        self._count_other(event)
+
+    def _count_other(self, event: Event) -> None:
         match event:  # what happens most often first
             case JobAccepted():
                 pass  # counted by the store, and as a call that was queued
@@ -142,10 +155,14 @@ class Metrics:
                 self._replicas.listen(event)
             case LeasesLost():
                 self._series.get(event.operation, self._unknown).leases_lost(event.count)
+            case LetterEnded():
+                self.alerts.listen(event)
             case ConfigLoaded():
                 self._reload_ok.set(event.ok)
-            case CallEnded() | StoreRecovered() | TenantsExceeded():
-                pass  # counted above; the exchange that recovered says so itself; and callers are no labels
+            case CallEnded() | StoreRecovered() | TenantsExceeded() | OverrideChanged() | AlertMoved():
+                # Counted above; the exchange that recovered says so itself; callers are no labels; looks tell of limits,
+                # and the evaluator of what fires.
+                pass
 
     def configured(self, version: str, operations: Mapping[str, Operation]) -> None:
         """A configuration is in force: its operations have series from now on, removed ones have none."""
@@ -162,20 +179,31 @@ class Metrics:
             self._capacities.observe(operation, look, demand)
 
     def observe_queue(
-        self, operation: str, look: QueueLook, etas: Mapping[Band, float], *, pause_until_us: int = 0
+        self,
+        operation: str,
+        look: QueueLook,
+        etas: Mapping[Band, float],
+        expected: Expected,
+        *,
+        pause_until_us: int = 0,
     ) -> None:
         """
         What the store says of its jobs; goes by the circuit that was observed last.
 
         Args:
             etas: Seconds; empty while they are not known.
+            expected: What it will make of its promise.
             pause_until_us: Until when the downstream asked for time, store time.
 
         """
         queue = self.queues.get(operation)
         if queue:
             is_barred = pause_until_us > look.now_us or self._circuits.states.holds(operation)
-            self._queues.observe(operation, queue, look, etas, is_barred=is_barred)
+            self._queues.observe(operation, queue, look, etas, expected, is_barred=is_barred)
+
+    def observe_removed(self, jobs: Mapping[str, int]) -> None:
+        """Jobs of operations that no file names any more."""
+        self._queues.observe_removed(jobs)
 
     def observe_memory(self, ratio: float) -> None:
         """The store's memory in use / maxmemory; 0 without maxmemory."""
@@ -186,10 +214,9 @@ class Metrics:
         """How much later than planned the event loop ran a timer."""
         self._loop_lag(seconds)
 
-    def page(self, accept: str) -> tuple[str, bytes]:
-        """Content type and page: OpenMetrics when `accept` asks for it, else text 0.0.4."""
-        encoder, content_type = choose_encoder(accept)
-        return content_type, encoder(self.registry)
+    def page(self, accept: str) -> tuple[str, Iterator[bytes]]:
+        """Content type and page, in pieces between which calls may go first."""
+        return pages_of(self.registry, accept)
 
     # The path of a call.
 

@@ -20,14 +20,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from breaker.core.job_policy import BANDS, Band, Queue
-from breaker.core.jobs import Pace
-from breaker.core.promise import Eta
 from breaker.core.rate import is_closed
 from breaker.signals.capacity import STALE_S
+from breaker.signals.expected import Expected, Forecast
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook
 
-Forecast = Callable[[str, int, Pace], Eta | None]  # operation, jobs ahead, pace: as callers are told
+REMOVED_STALE_S = 90.0  # they are looked for every half a minute
 Key = tuple[str, ...]  # a metric and the value of its second label, if it has one
 
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -40,9 +39,21 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Until a job accepted now starts, in nine of ten cases; absent while that is not known.",
         ("band",),
     ),
+    "breaker_queue_expected_seconds": (
+        "How long a job will have waited when it starts, in nine of ten cases, by the promise's clock; 0 when none waits.",
+        ("band",),
+    ),
+    "breaker_queue_needed_rate": (
+        "Starts per second that would keep the promise for all who wait and arrive; 0 when none waits.",
+        (),
+    ),
     "breaker_queue_promise_seconds": ("How long a job may wait before it starts: `start_within`.", ()),
     "breaker_queue_limit_jobs": ("How many jobs may wait: `max_jobs`.", ()),
     "breaker_queue_bytes": ("What the store keeps for jobs, results and dead ones included.", ()),
+    "breaker_held_since_timestamp_seconds": (
+        "Unix time since when a person pauses or drains the operation; 0 when nobody does.",
+        (),
+    ),
     "breaker_jobs_unaccounted": ("Accepted jobs that are nowhere; anything but 0 is a bug.", ()),
 }
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -69,17 +80,29 @@ class QueueCollector(Collector):
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._seen: dict[str, Seen] = {}
+        self._removed: tuple[float, Mapping[str, int]] = (0.0, {})
 
     def observe(
-        self, operation: str, queue: Queue, look: QueueLook, etas: Mapping[Band, float], *, is_barred: bool
+        self,
+        operation: str,
+        queue: Queue,
+        look: QueueLook,
+        etas: Mapping[Band, float],
+        expected: Expected,
+        *,
+        is_barred: bool,
     ) -> None:
         """What the store says; `is_barred`: an ill downstream holds the jobs (rule 4)."""
         before = self._seen.get(operation)
         counters = counters_of(look)
         if before:
             counters = {key: risen(before.counters[key], value) for key, value in counters.items()}
-        gauges = gauges_of(queue, look, {} if is_barred else etas, is_barred=is_barred)
+        gauges = gauges_of(queue, look, {} if is_barred else etas, expected, is_barred=is_barred)
         self._seen[operation] = Seen(self._now(), gauges, counters)
+
+    def observe_removed(self, jobs: Mapping[str, int]) -> None:
+        """Jobs of operations that no file names any more; none when there are no such."""
+        self._removed = (self._now(), jobs)
 
     def keep(self, operations: Collection[str]) -> None:
         """Forget all others."""
@@ -98,10 +121,18 @@ class QueueCollector(Collector):
                 for (name, *values), value in (*seen.gauges.items(), *seen.counters.items()):
                     families[name].add_metric([operation, *values], value)
         yield from families.values()
+        removed = GaugeMetricFamily(
+            "breaker_removed_jobs", "Jobs of an operation that no file names any more.", labels=["operation"]
+        )
+        read_at, jobs = self._removed
+        if read_at > self._now() - REMOVED_STALE_S:
+            for operation, count in jobs.items():
+                removed.add_metric([operation], count)
+        yield removed
 
 
 def gauges_of(
-    queue: Queue, look: QueueLook, etas: Mapping[Band, float], *, is_barred: bool
+    queue: Queue, look: QueueLook, etas: Mapping[Band, float], expected: Expected, *, is_barred: bool
 ) -> dict[Key, float]:
     is_held = is_barred or look.held == "paused"
     states = {
@@ -116,9 +147,12 @@ def gauges_of(
         **{("breaker_queue_jobs", state): count for state, count in states.items()},
         **{("breaker_queue_oldest_seconds", band): look.oldest_us[band] / 1e6 for band in BANDS},
         **{("breaker_queue_eta_seconds", band): seconds for band, seconds in etas.items()},
+        **{("breaker_queue_expected_seconds", band): seconds for band, seconds in expected.seconds.items()},
+        ("breaker_queue_needed_rate",): expected.needed,
         ("breaker_queue_promise_seconds",): queue.start_within_ms / 1e3,
         ("breaker_queue_limit_jobs",): queue.jobs_max,
         ("breaker_queue_bytes",): look.bytes_used,
+        ("breaker_held_since_timestamp_seconds",): look.held_since_us / 1e6 if look.held else 0,
         ("breaker_jobs_unaccounted",): look.unaccounted,
     }
 

@@ -6,20 +6,22 @@ Watch: looks at the store and at this process from time to time, and tells the m
    look has none, and neither has one after which the store counts less (it was flushed).
 3. Every 0.5 s a timer asks how late it is: what blocks the loop delays every call.
 4. A store that does not answer is told by its own events; here the gauges just age out.
+5. What was seen in one pass goes on to whoever judges it, before the next pass.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from breaker.core.errors import StoreError
 from breaker.signals.capacity import Demand
+from breaker.signals.expected import Forecast, Spent, expected_of
 from breaker.signals.metrics import Metrics
-from breaker.signals.queues import Forecast, etas_of
+from breaker.signals.queues import etas_of
+from breaker.signals.sights import Sight, Sights
 from breaker.store.capacity import Look
 from breaker.store.ending import end
 from breaker.store.job_desk import QueueLook
@@ -27,6 +29,7 @@ from breaker.store.job_desk import QueueLook
 LOOK_S = 5.0
 LOOKS_MAX = 64
 LAG_S = 0.5
+REMOVED_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +52,23 @@ class Counted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """
-    What a watch asks; the first three raise StoreError when it cannot be had.
+    What a watch asks; `forecast` and `spent` reckon, all others raise StoreError when it cannot be had.
 
     Attributes:
         look, look_queue: `CapacityStore.look` and `JobDesk.look_queue`.
         memory: What the store says of its memory.
+        removed: Jobs by operation that no file names any more.
         forecast: The ETA that a caller would be told.
+        spent: How much of an operation's promise passes between two moments.
 
     """
 
     look: Callable[[str], Awaitable[Look]]
     look_queue: Callable[[str], Awaitable[QueueLook]]
     memory: Callable[[], Awaitable[Memory]]
+    removed: Callable[[], Awaitable[Mapping[str, int]]]
     forecast: Forecast
+    spent: Spent
 
 
 class Watch:
@@ -78,6 +85,7 @@ class Watch:
         sources: Sources,
         metrics: Metrics,
         *,
+        on_pass: Callable[[Sights], Awaitable[None]] | None = None,
         now: Callable[[], float] = time.monotonic,
         look_s: float = LOOK_S,
         lag_s: float = LAG_S,
@@ -87,12 +95,14 @@ class Watch:
 
         Args:
             metrics: Which operations there are, and who is told.
+            on_pass: Judges what was seen.
             now: Seconds, monotonic.
             look_s, lag_s: Seconds between looks, and between questions to the loop.
 
         """
         self.memory_ratio = 0.0
         self._sources, self._metrics, self._now = sources, metrics, now
+        self._on_pass, self._removed_at = on_pass, -REMOVED_EVERY_S
         self._look_s, self._lag_s = look_s, lag_s
         self._before: dict[str, Counted] = {}
         self._task: asyncio.Task[None] | None = None
@@ -114,14 +124,39 @@ class Watch:
         """One look at each operation, and at the store's memory; what cannot be had is left out."""
         operations = self._metrics.operations
         self._before = {name: counted for name, counted in self._before.items() if name in operations}
+        seen: dict[str, Sight] = {}
         for at in range(0, len(operations), LOOKS_MAX):
-            await asyncio.gather(*(self._look_at(name) for name in operations[at : at + LOOKS_MAX]))
-        with suppress(StoreError):
-            memory = await self._sources.memory()
-            self.memory_ratio = memory.used / memory.most if memory.most else 0.0
-            self._metrics.observe_memory(self.memory_ratio)
+            some = operations[at : at + LOOKS_MAX]
+            sights = await asyncio.gather(*(self._look_at(name) for name in some))
+            seen |= {name: sight for name, sight in zip(some, sights, strict=True) if sight}
+        ratio = await self._look_at_memory()
+        removed = await self._look_for_removed()
+        if self._on_pass:
+            await self._on_pass(Sights(operations=seen, removed=removed, memory_ratio=ratio))
 
-    async def _look_at(self, operation: str) -> None:
+    async def _look_at_memory(self) -> float | None:
+        try:
+            memory = await self._sources.memory()
+        except StoreError:
+            return None
+        self.memory_ratio = memory.used / memory.most if memory.most else 0.0
+        self._metrics.observe_memory(self.memory_ratio)
+        return self.memory_ratio
+
+    async def _look_for_removed(self) -> Mapping[str, int] | None:
+        """They are rare, and it takes several exchanges: not at each pass."""
+        now = self._now()
+        if now - self._removed_at < REMOVED_EVERY_S:
+            return None
+        try:
+            removed = await self._sources.removed()
+        except StoreError:
+            return None
+        self._removed_at = now
+        self._metrics.observe_removed(removed)
+        return removed
+
+    async def _look_at(self, operation: str) -> Sight | None:
         queue = None
         try:
             if operation in self._metrics.queues:
@@ -131,17 +166,23 @@ class Watch:
             else:
                 look = await self._sources.look(operation)
         except StoreError:
-            return
+            return None
         after = Counted(self._now(), look.started, look.wanted)
         before = self._before.get(operation)
         self._before[operation] = after
-        self._metrics.observe(operation, look, demand_between(before, after) if before else None)
-        if queue:  # after its operation, whose circuit says whether the jobs are held
-            etas, pause_us = (
-                etas_of(operation, look, queue, self._sources.forecast),
-                look.circuit.pause_until_us,
-            )
-            self._metrics.observe_queue(operation, queue, etas, pause_until_us=pause_us)
+        demand = demand_between(before, after) if before else None
+        self._metrics.observe(operation, look, demand)
+        terms = self._metrics.queues.get(operation)
+        if queue is None or terms is None:
+            return Sight(look=look, demand=demand)
+        # After its operation, whose circuit says whether the jobs are held.
+        forecast, spent = self._sources.forecast, self._sources.spent
+        expected = expected_of(operation, terms, queue, demand, forecast, spent)
+        etas = etas_of(operation, look, queue, forecast)
+        self._metrics.observe_queue(
+            operation, queue, etas, expected, pause_until_us=look.circuit.pause_until_us
+        )
+        return Sight(look=look, demand=demand, queue=queue, expected=expected)
 
     async def _run(self) -> None:
         while True:

@@ -18,11 +18,13 @@ from breaker.core.errors import ConfigError, StoreError
 from breaker.core.model import Operation
 from breaker.store.capacity import Look
 from breaker.store.job_desk import QueueLook
+from breaker.web.admin_alerts import Alerts
 from breaker.web.admin_circuit import Circuits
 from breaker.web.admin_controls import Controls
 from breaker.web.admin_dead import DeadLetters
 from breaker.web.admin_jobs import Jobs
 from breaker.web.admin_operations import Operations
+from breaker.web.admin_override import Overrides
 from breaker.web.admin_pass_on import pass_on
 from breaker.web.admin_problems import problems
 from breaker.web.admin_replicas import replicas_page
@@ -114,6 +116,8 @@ def admin_app(
             [
                 *Operations(controls).routes(),
                 *Circuits(controls).routes(),
+                *Overrides(controls).routes(),
+                *Alerts(controls=controls).routes(),
                 *Jobs(controls).routes(),
                 *DeadLetters(controls).routes(),
                 web.get("/replicas", replicas_page(controls)),

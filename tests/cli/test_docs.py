@@ -34,8 +34,8 @@ def test_every_command_is_documented_and_exists() -> None:
 
 def options(group: TyperGroup) -> set[str]:
     """The options of all commands that ask a running gateway."""
-    found = set()
-    for name in ("ops", "circuit", "jobs", "dead"):
+    found = {option for param in group.commands["top"].params for option in param.opts}
+    for name in ("ops", "circuit", "alerts", "jobs", "dead"):
         inner = group.commands[name]
         assert isinstance(inner, TyperGroup)
         found |= {
@@ -49,7 +49,7 @@ def test_every_option_of_the_commands_for_people_is_documented_and_exists() -> N
     root = typer.main.get_command(app)
     assert isinstance(root, TyperGroup)
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
-    of_others = {"--config", "--workers", "--demo", "--no-traffic"}
+    of_others = {"--config", "--workers", "--demo", "--no-traffic", "--no-monitoring", "--dir"}
     assert set(re.findall(r"--[a-z][a-z-]*", page)) - of_others == options(root)
 
 

@@ -72,7 +72,8 @@ def lines(pipe: Pipe, clock: Clock) -> Lines:
 
 @pytest.fixture
 def restored() -> Iterator[None]:
-    """structlog and `logging` are global: what a test sets up must not stay."""
+    """structlog and `logging` are global: what a test sets up must not stay, and what another left is gone."""
+    structlog.reset_defaults()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

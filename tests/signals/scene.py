@@ -136,7 +136,7 @@ def look(
 def numbers(metrics: Metrics) -> dict[str, float]:
     """Each sample as it stands on the page: `name{label="value"}` -> value."""
     found = {}
-    for family in text_string_to_metric_families(metrics.page("")[1].decode()):
+    for family in text_string_to_metric_families(b"".join(metrics.page("")[1]).decode()):
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}"] = sample.value

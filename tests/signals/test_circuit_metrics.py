@@ -10,6 +10,7 @@ from breaker.core.circuit_policy import CircuitMode, CircuitPolicy
 from breaker.core.events import CircuitMoved, CircuitSeen, LoneReplica, SlowedDown
 from breaker.core.job_policy import BANDS, Band
 from breaker.core.model import Operation
+from breaker.signals.expected import Expected
 from breaker.signals.metrics import Metrics
 from breaker.store.capacity import CircuitLook
 from tests.signals.scene import Clock, look, named, numbers, operation, queue_look
@@ -160,7 +161,9 @@ def test_jobs_are_held_while_their_circuit_holds_them(
     metrics = make_metrics()
     metrics.configured("v2", with_circuit(mode, has_queue=True))
     metrics.listen(CircuitSeen("billing.charge", state))
-    metrics.observe_queue("billing.charge", queue_look(waiting={Band.LOW: 7}), dict.fromkeys(BANDS, 3.0))
+    metrics.observe_queue(
+        "billing.charge", queue_look(waiting={Band.LOW: 7}), dict.fromkeys(BANDS, 3.0), Expected()
+    )
     found = numbers(metrics)
     assert found["breaker_queue_jobs{" + CHARGE + ",state=held}"] == (7 if is_held else 0)
     assert found["breaker_queue_jobs{" + CHARGE + ",state=queued}"] == (0 if is_held else 7)
@@ -171,5 +174,5 @@ def test_jobs_are_held_while_their_circuit_holds_them(
 def test_jobs_are_held_while_the_downstream_wants_time(jobs: Metrics, pause_until_us: int, held: int) -> None:
     """Their callers are told `held`; the page must not tell on-call another story."""
     seen = queue_look(waiting={Band.LOW: 7}, now_us=1_000_000)
-    jobs.observe_queue("billing.charge", seen, {}, pause_until_us=pause_until_us)
+    jobs.observe_queue("billing.charge", seen, {}, Expected(), pause_until_us=pause_until_us)
     assert numbers(jobs)["breaker_queue_jobs{" + CHARGE + ",state=held}"] == held

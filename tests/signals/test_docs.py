@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from breaker.core.alert_policy import Severity
+from breaker.core.alert_table import ALERTS
 from breaker.core.circuit import CircuitState
 from breaker.core.circuit_policy import WhenStoreDown
 from breaker.core.events import (
     AcksLate,
     Action,
+    AlertMoved,
     CallbackEnded,
     CallRetried,
     CircuitSeen,
@@ -23,7 +26,9 @@ from breaker.core.events import (
     JobsLost,
     JobsReclaimed,
     LeasesLost,
+    LetterEnded,
     Outcome,
+    OverrideChanged,
     ReplicasSeen,
     Result,
     SlowedDown,
@@ -33,9 +38,12 @@ from breaker.core.events import (
 )
 from breaker.core.job_policy import BANDS, Band, Queue
 from breaker.core.jobs import Fate, Reason
+from breaker.core.notify import Kind as LetterKind
 from breaker.core.verdict import Policy
+from breaker.signals.alert_metrics import RESULTS
 from breaker.signals.call_log import CallLog
 from breaker.signals.capacity import Demand
+from breaker.signals.expected import Expected
 from breaker.signals.job_series import CALLBACK_RESULTS
 from breaker.signals.lines import LINE_MAX
 from breaker.signals.logs import configure
@@ -54,6 +62,7 @@ from tests.signals.test_watch import sources
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 QUEUE = Queue(start_within_ms=60_000, jobs_max=1)
+EXPECTED = Expected(seconds=dict.fromkeys(BANDS, 1.0), needed=2.0)
 SUFFIX = {"counter": "_total", "info": "_info"}
 
 
@@ -74,9 +83,11 @@ def test_every_metric_is_documented_as_it_is_exported(make_metrics: Callable[...
     """Other people's dashboards are written from this page."""
     metrics = make_metrics(queues=("billing.charge",))
     metrics.observe("billing.charge", look(), Demand(started=1, wanted=1))
-    metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0))
+    metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0), EXPECTED)
+    metrics.observe_removed({"billing.gone": 3})
     metrics.observe_memory(0.5)
     metrics.listen(ReplicasSeen(live=3, differing=0, version="v1"))
+    metrics.alerts.configured(["oncall"])
     metrics.configured("v1", named(queues=("billing.charge",)))
     exported = {
         family.name + SUFFIX.get(family.type, ""): (
@@ -98,13 +109,14 @@ def test_what_every_replica_says_of_the_store_is_aggregated_with_max(
     """A sum over replicas would count the same jobs once per replica. It is told apart by that it vanishes."""
     metrics = make_metrics(queues=("billing.charge",))
     metrics.observe("billing.charge", look(), Demand(started=1, wanted=1))
-    metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0))
+    metrics.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0), EXPECTED)
+    metrics.observe_removed({"billing.gone": 3})
     metrics.observe_memory(0.5)
     metrics.listen(ReplicasSeen(live=3, differing=0, version="v1"))
     shown = {name.partition("{")[0] for name in numbers(metrics)}
-    clock.seconds += 15
+    clock.seconds += 90
     said_by_the_store = shown - {name.partition("{")[0] for name in numbers(metrics)}
-    assert len(said_by_the_store) == 17
+    assert len(said_by_the_store) == 22
     rows = table("metrics.md", "name", "type", "labels", "unit", "meaning", "aggregate with")
     by_max = {words(name)[0] for name, *_, aggregate in rows if aggregate.startswith("`max")}
     assert by_max - {"breaker_store_clock_jump_seconds"} == said_by_the_store
@@ -115,7 +127,7 @@ def test_every_label_value_is_documented() -> None:
     reasons = set().union(*PAIRS.values(), *QUEUE_PAIRS.values(), *UNKNOWN_PAIRS.values(), {OTHER}) - {""}
     states = {
         key[1]
-        for key in gauges_of(QUEUE, queue_look(), {}, is_barred=False)
+        for key in gauges_of(QUEUE, queue_look(), {}, Expected(), is_barred=False)
         if key[0] == "breaker_queue_jobs"
     }
     results = {result for name, *found in counters_of(queue_look()) for result in found}
@@ -135,6 +147,10 @@ def test_every_label_value_is_documented() -> None:
         "`action`": set(Action),
         "`limit` of `breaker_capacity_*`": {"rate", "concurrency", "quota"},
         "`limit` of `breaker_shadow_refusals_total`": set(SHADOWED),
+        "`alert`": {ALERTS[0].name, ALERTS[-1].name},
+        "`severity`": set(Severity),
+        "`channel`": set(),
+        "`result` of `breaker_alert_deliveries_total`": set(RESULTS),
         "`kind`": set(KINDS),
     }
 
@@ -164,6 +180,17 @@ async def every_line(metrics: Metrics) -> list[dict[str, Any]]:
         attempted(Fate.DEAD, Reason.CALLER, dropped=True), attempted(Fate.UNKNOWN, Reason.AMBIGUOUS, dropped=True),
         JobsReclaimed("billing.charge", 1, 1), JobsLost("billing.charge", 1), AcksLate("billing.charge", 1),
         SlowedDown("billing.charge", "acme", 30.0), SlowedDown("billing.charge", "acme", 30.0),
+        OverrideChanged("billing.charge", "ann", "month end", 1, "40/s"),
+        OverrideChanged("billing.charge", "ann", "month end", 0, "20/s"),
+        *(
+            AlertMoved("BreakerRefusing:critical:billing.charge", "BreakerRefusing", "critical", "billing.charge", is_firing, "x")
+            for is_firing in (True, False)
+        ),
+        LetterEnded("oncall", "ok", LetterKind.FIRING, "BreakerRefusing:critical:billing.charge", ""),
+        *(
+            LetterEnded("oncall", result, LetterKind.FIRING, "BreakerRefusing:critical:billing.charge", "answered 503")
+            for result in ("retry", "failed")
+        ),
         CallRetried("billing.charge", Result.TIMEOUT), *(event for event, _ in LINES),
         CircuitSeen("billing.charge", "open"),
         *(CallbackEnded("billing.charge", "01K", result, "why") for result in ("ok", "retry", "failed")),

@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from breaker.core.job_policy import Band
+from breaker.signals.expected import Expected
 from breaker.signals.merge import merge
 from breaker.signals.metrics import Metrics
 from tests.signals.scene import ended, queue_look
@@ -20,10 +21,10 @@ def pages(make_metrics: Callable[..., Metrics], accept: str) -> dict[str, str]:
     found = {}
     for worker in range(2):
         metrics = make_metrics("billing.charge", queues=("support.create",))
-        metrics.observe_queue("support.create", queue_look(accepted=7), {Band.LOW: 2.5})
+        metrics.observe_queue("support.create", queue_look(accepted=7), {Band.LOW: 2.5}, Expected())
         for _ in range(worker + 1):
             metrics.listen(ended())
-        found[str(worker)] = metrics.page(accept)[1].decode()
+        found[str(worker)] = b"".join(metrics.page(accept)[1]).decode()
     return found
 
 
@@ -72,7 +73,9 @@ def test_a_family_that_only_one_worker_has_is_described(make_metrics: Callable[.
     """During a rolling change workers differ."""
     registry = CollectorRegistry()
     Counter("late_total", "Only here.", registry=registry).inc()
-    merged = merge({"0": make_metrics().page("")[1].decode(), "1": generate_latest(registry).decode()})
+    merged = merge(
+        {"0": b"".join(make_metrics().page("")[1]).decode(), "1": generate_latest(registry).decode()}
+    )
     assert '# TYPE late_total counter\nlate_total{worker="1"} 1.0\n' in merged
 
 

@@ -22,13 +22,14 @@ from breaker.core.job_policy import BANDS
 from breaker.core.verdict import Policy
 from breaker.gateway.call import Kind
 from breaker.signals.capacity import Demand
+from breaker.signals.expected import Expected
 from breaker.signals.metrics import Metrics
 from breaker.signals.outcomes import PAIRS, QUEUE_PAIRS, UNKNOWN_PAIRS
 from tests.signals.scene import TRACE_ID, Clock, ended, look, named, numbers, queue_look
 
 SERIES_MAX = 240  # per operation; docs/metrics.md states it
 SERIES_MAX_QUEUE = 370  # per operation with a queue
-SERIES_MAX_PROCESS = 140
+SERIES_MAX_PROCESS = 190
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 CHARGE = "operation=billing.charge"
 
@@ -165,7 +166,10 @@ def test_the_series_budget_holds(make_metrics: Callable[..., Metrics], kind: str
         metrics.configured("v1", operations)
         for name in names:
             metrics.observe(name, look(), Demand(started=1, wanted=1))
-            metrics.observe_queue(name, queue_look(), dict.fromkeys(BANDS, 1.0))
+            metrics.observe_queue(
+                name, queue_look(), dict.fromkeys(BANDS, 1.0), Expected(seconds=dict.fromkeys(BANDS, 1.0))
+            )
+        metrics.alerts.configured([f"channel-{number}" for number in range(4)])
         metrics.observe_memory(0.5)
         metrics.listen(ReplicasSeen(live=3, differing=0, version="v1"))
         found = numbers(metrics)
@@ -181,7 +185,7 @@ def test_a_call_with_a_trace_leaves_its_id_in_the_histogram(metrics: Metrics) ->
     metrics.listen(ended())
     metrics.listen(ended(operation="support.create", trace_id=""))
     metrics.listen(ended(operation="support.create", trace_id="x" * 500))
-    page = metrics.page(OPENMETRICS)[1].decode()
+    page = b"".join(metrics.page(OPENMETRICS)[1]).decode()
     found = [
         (sample.labels["operation"], sample.exemplar.labels)
         for family in text_string_to_metric_families(page)  # type: ignore[no-untyped-call]
@@ -193,7 +197,8 @@ def test_a_call_with_a_trace_leaves_its_id_in_the_histogram(metrics: Metrics) ->
 
 def test_the_page_is_openmetrics_when_asked(metrics: Metrics) -> None:
     """Exemplars exist in this format only."""
-    content_type, page = metrics.page(OPENMETRICS)
+    content_type, pieces = metrics.page(OPENMETRICS)
+    page = b"".join(pieces)
     assert content_type.startswith("application/openmetrics-text")
     assert page.endswith(b"# EOF\n")
     assert metrics.page("*/*")[0].startswith("text/plain")

@@ -11,11 +11,11 @@ from breaker.core.job_policy import BANDS, Effects
 from breaker.core.jobs import Fate
 from breaker.core.model import Capacity, Limits
 from breaker.signals.metrics import Metrics
-from breaker.signals.watch import LOOKS_MAX, Memory, Sources, Watch
+from breaker.signals.watch import LOOKS_MAX, Memory, Watch
 from breaker.store.capacity import CircuitLook, Look
 from breaker.store.job_desk import QueueLook
 from tests.signals.scene import Clock, look, numbers, queue_look
-from tests.signals.test_watch import known, no_limit, sources
+from tests.signals.test_watch import no_limit, sources
 from tests.store.job_world import MINUTE, JobReplica, Moment, a_queue, job_replica
 
 TWO_SLOTS = Capacity(limits=Limits(concurrency=2))
@@ -31,7 +31,7 @@ async def one(store_url: str, cluster: str) -> AsyncIterator[JobReplica]:
 
 async def shown(one: JobReplica, metrics: Metrics) -> dict[str, float]:
     """What a replica that looks once exports of the queue: short names, without the operation."""
-    asks = Sources(look=one.capacity.look, look_queue=one.desk.look_queue, memory=no_limit, forecast=known)
+    asks = sources(one.capacity.look, no_limit, one.desk.look_queue)
     await Watch(asks, metrics).look_at_all()
     return {
         name.removeprefix("breaker_").replace("operation=billing.charge", "").replace(",}", "}").replace("{,", "{"): value

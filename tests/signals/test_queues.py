@@ -8,6 +8,7 @@ from breaker.core.job_policy import BANDS, Band
 from breaker.core.jobs import Pace
 from breaker.core.model import Limits, Rate
 from breaker.core.promise import Eta
+from breaker.signals.expected import Expected
 from breaker.signals.metrics import Metrics
 from breaker.signals.queues import etas_of
 from breaker.store.capacity import Look
@@ -29,7 +30,7 @@ def test_jobs_are_shown_by_where_they_are(jobs: Metrics) -> None:
     """What waits, what runs, and what waits for a person, in one stacked graph."""
     waiting = {Band.HIGH: 3, Band.LOW: 4}
     numbers_of_it: dict[str, Any] = {"scheduled": 5, "running": 2, "dead": 6, "unknown": 1}
-    jobs.observe_queue("billing.charge", queue_look(waiting=waiting, **numbers_of_it), {})
+    jobs.observe_queue("billing.charge", queue_look(waiting=waiting, **numbers_of_it), {}, Expected())
     expected = numbers_of_it | {"queued": 7, "held": 0}
     assert show(jobs, "breaker_queue_jobs", "state") == expected
 
@@ -37,7 +38,7 @@ def test_jobs_are_shown_by_where_they_are(jobs: Metrics) -> None:
 @pytest.mark.parametrize(("word", "held"), [("paused", 7), ("draining", 0), ("", 0)])
 def test_jobs_are_held_while_a_person_has_paused_them(jobs: Metrics, word: str, held: int) -> None:
     """A queue that grows because of a pause is no capacity problem; one that drains is still moving."""
-    jobs.observe_queue("billing.charge", queue_look(waiting={Band.NORMAL: 7}, held=word), {})
+    jobs.observe_queue("billing.charge", queue_look(waiting={Band.NORMAL: 7}, held=word), {}, Expected())
     shown = show(jobs, "breaker_queue_jobs", "state")
     assert (shown["held"], shown["queued"]) == (held, 7 - held)
 
@@ -45,7 +46,7 @@ def test_jobs_are_held_while_a_person_has_paused_them(jobs: Metrics, word: str, 
 def test_the_oldest_job_is_shown_beside_the_promise_and_the_depth_beside_its_limit(jobs: Metrics) -> None:
     """A number without its limit says nothing at 3 a.m."""
     seen = queue_look(oldest_us=dict.fromkeys(BANDS, 0) | {Band.HIGH: 90_500_000}, bytes_used=4_096)
-    jobs.observe_queue("billing.charge", seen, {})
+    jobs.observe_queue("billing.charge", seen, {}, Expected())
     ages = show(jobs, "breaker_queue_oldest_seconds", "band")
     assert ages == {"critical": 0, "high": 90.5, "normal": 0, "low": 0}
     assert show(jobs, "breaker_queue_promise_seconds") == {"": 60}
@@ -55,16 +56,16 @@ def test_the_oldest_job_is_shown_beside_the_promise_and_the_depth_beside_its_lim
 
 def test_an_eta_that_is_not_known_is_not_there(jobs: Metrics) -> None:
     """0 would be read as "at once", and an old one as true."""
-    jobs.observe_queue("billing.charge", queue_look(), {Band.HIGH: 12.5})
+    jobs.observe_queue("billing.charge", queue_look(), {Band.HIGH: 12.5}, Expected())
     assert show(jobs, "breaker_queue_eta_seconds", "band") == {"high": 12.5}
-    jobs.observe_queue("billing.charge", queue_look(), {})
+    jobs.observe_queue("billing.charge", queue_look(), {}, Expected())
     assert show(jobs, "breaker_queue_eta_seconds", "band") == {}
 
 
 @pytest.mark.parametrize("count", [0, 3, -1])
 def test_unaccounted_jobs_are_shown_also_when_there_are_none(jobs: Metrics, count: int) -> None:
     """The ledger's difference; an alert on it needs the 0, and a job that counts twice is a bug as well."""
-    jobs.observe_queue("billing.charge", queue_look(unaccounted=count), {})
+    jobs.observe_queue("billing.charge", queue_look(unaccounted=count), {}, Expected())
     assert show(jobs, "breaker_jobs_unaccounted") == {"": count}
 
 
@@ -72,7 +73,7 @@ def test_ends_are_counted_as_the_store_counted_them(jobs: Metrics) -> None:
     """Restarts of every replica lose nothing; what is dead now is less than what ever died."""
     ends: dict[str, Any] = {"succeeded": 90, "expired": 4, "cancelled": 3, "discarded": 2, "withdrawn": 1}
     seen = queue_look(accepted=110, **ends, dead=1, dead_total=8, unknown=0, unknown_total=5)
-    jobs.observe_queue("billing.charge", seen, {})
+    jobs.observe_queue("billing.charge", seen, {}, Expected())
     assert show(jobs, "breaker_jobs_finished_total", "result") == ends | {"dead": 8, "unknown": 5}
     assert show(jobs, "breaker_jobs_accepted_total") == {"": 111}, "withdrawn ones had been accepted"
 
@@ -81,7 +82,7 @@ def test_a_counter_waits_for_a_store_that_went_back(jobs: Metrics) -> None:
     """After a failover that lost 40 jobs a rate must not show a million accepted at once."""
     shown: list[float] = []
     for accepted in (1_000_000, 999_960, 999_999, 1_000_001):
-        jobs.observe_queue("billing.charge", queue_look(accepted=accepted), {})
+        jobs.observe_queue("billing.charge", queue_look(accepted=accepted), {}, Expected())
         shown += show(jobs, "breaker_jobs_accepted_total").values()
     assert shown == [1_000_000, 1_000_000, 1_000_000, 1_000_001]
 
@@ -90,7 +91,7 @@ def test_a_counter_of_a_store_that_was_emptied_begins_anew(jobs: Metrics) -> Non
     """That is a restart, and Prometheus knows what to make of one; to wait would hide all that follows."""
     shown: list[float] = []
     for accepted in (1_000, 7, 12):
-        jobs.observe_queue("billing.charge", queue_look(accepted=accepted), {})
+        jobs.observe_queue("billing.charge", queue_look(accepted=accepted), {}, Expected())
         shown += show(jobs, "breaker_jobs_accepted_total").values()
     assert shown == [1_000, 7, 12]
 
@@ -99,7 +100,7 @@ def test_all_that_the_store_said_vanishes_when_it_was_not_read_for_15_s(jobs: Me
     """A replica that is cut off would otherwise win every `max by (operation)` with an old depth."""
     of_store = ("breaker_queue_jobs", "breaker_queue_oldest", "breaker_queue_limit", "breaker_jobs_accepted",
                 "breaker_jobs_finished", "breaker_jobs_unaccounted", "breaker_queue_eta")  # fmt: skip
-    jobs.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0))
+    jobs.observe_queue("billing.charge", queue_look(), dict.fromkeys(BANDS, 1.0), Expected())
     clock.seconds += 14.9
     assert all(any(sample.startswith(name) for sample in numbers(jobs)) for name in of_store)
     clock.seconds += 0.1
@@ -109,10 +110,10 @@ def test_all_that_the_store_said_vanishes_when_it_was_not_read_for_15_s(jobs: Me
 
 def test_a_queue_that_was_taken_away_is_not_shown(jobs: Metrics) -> None:
     """What was known of it goes with the reload, and a late look must not bring it back."""
-    jobs.observe_queue("billing.charge", queue_look(), {})
+    jobs.observe_queue("billing.charge", queue_look(), {}, Expected())
     jobs.configured("v2", named("billing.charge"))
     shown = [show(jobs, "breaker_queue_jobs", "state")]
-    jobs.observe_queue("billing.charge", queue_look(), {})
+    jobs.observe_queue("billing.charge", queue_look(), {}, Expected())
     assert [*shown, show(jobs, "breaker_queue_jobs", "state")] == [{}, {}]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -31,6 +31,14 @@ async def empty(_operation: str) -> QueueLook:
     return queue_look()
 
 
+async def nothing_removed() -> Mapping[str, int]:
+    return {}
+
+
+def by_the_wall(_operation: str, start_us: int, end_us: int) -> int:
+    return max(0, end_us - start_us)
+
+
 def known(_operation: str, ahead: int, _pace: Pace) -> Eta:
     """A second for each job ahead; nine of ten within ten."""
     return Eta(p50_us=ahead * 1_000_000, p90_us=ahead * 10_000_000)
@@ -40,8 +48,11 @@ def sources(
     look: Callable[[str], Awaitable[Look]],
     memory: Callable[[], Awaitable[Memory]] = no_limit,
     look_queue: Callable[[str], Awaitable[QueueLook]] = empty,
+    removed: Callable[[], Awaitable[Mapping[str, int]]] = nothing_removed,
 ) -> Sources:
-    return Sources(look=look, look_queue=look_queue, memory=memory, forecast=known)
+    return Sources(
+        look=look, look_queue=look_queue, memory=memory, removed=removed, forecast=known, spent=by_the_wall
+    )
 
 
 class Looks:
@@ -160,6 +171,7 @@ async def test_a_store_that_fails_leaves_the_gauges_to_age_out(
     assert shown == [True, True, True, False]
 
 
+@pytest.mark.usefixtures("restored")
 async def test_a_mistake_of_ours_is_told_and_does_not_end_the_watch(
     make_metrics: Callable[..., Metrics], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from breaker.core.alert_policy import Alerting
+from breaker.core.alerts import Incident
 from breaker.core.config import Operator, StoreSettings
 from breaker.core.errors import ConfigError, Problem
 from breaker.core.events import Event
@@ -23,8 +25,11 @@ from breaker.core.ids import base32
 from breaker.core.job_policy import Band, Durability, Queue
 from breaker.core.jobs import Ack, Fate, LeasedJob, Offer, Queued, Reason
 from breaker.core.model import Downstream, Match, Operation, Overflow
+from breaker.core.promise import Eta
 from breaker.gateway.job_payload import JobResult, Payload
 from breaker.gateway.vault import Vault
+from breaker.signals.channels import Answer, Taken
+from breaker.store.alert_book import AlertBook
 from breaker.store.audit import Audit
 from breaker.store.capacity import CapacityStore
 from breaker.store.checks import StoreFacts
@@ -39,7 +44,7 @@ from breaker.web.admin_controls import Controls
 from breaker.web.listener import bind
 
 CHARGE, REFUND, LOOK_UP = "billing.charge", "billing.refund", "billing.look-up"
-HOUR_US = 3_600_000_000
+HOUR_US, SECOND_US = 3_600_000_000, 1_000_000
 _numbers = count(1)
 
 
@@ -82,7 +87,9 @@ class Scene:
     A store with jobs, and the admin listener.
 
     Attributes:
-        operators: Who may; a test changes it at will.
+        operators: Who may; a test changes it at will, as it does the following three.
+        alerting, own_incidents: Channels, and what this replica says by itself.
+        answers: Of channels to a test, by name.
         url: Of the listener.
 
     """
@@ -91,10 +98,14 @@ class Scene:
     jobs: JobStore
     desk: JobDesk
     audit: Audit
+    book: AlertBook
     operations: dict[str, Operation]
     events: list[Event]
     operators: tuple[Operator, ...] = ()
     vault: Vault = field(default_factory=lambda: Vault([]))
+    alerting: Alerting = field(default_factory=Alerting)
+    own_incidents: list[Incident] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
     process: Process = field(default_factory=Process)
     app: web.Application | None = None
     listener: AdminListener | None = None
@@ -206,6 +217,9 @@ class Scene:
         while any(connection.transport for connection in server.connections):
             await asyncio.sleep(0.002)
 
+    async def test_channel(self, name: str) -> Answer:
+        return self.answers.get(name, Taken())
+
     async def audited(self) -> list[dict[str, Any]]:
         """The audit stream, the newest first."""
         rows: list[dict[str, Any]] = (await self.get("audit"))["audit"]
@@ -229,13 +243,15 @@ async def admin_scene(store_url: str, cluster: str, *, is_loopback: bool = True)
     operations = {name: an_operation(name, has_queue=name != LOOK_UP) for name in (CHARGE, REFUND, LOOK_UP)}
     scene = Scene(
         capacity=capacity, jobs=jobs, desk=JobDesk(capacity, jobs, cluster=cluster, emit=events.append),
-        audit=Audit(client, cluster), operations=operations, events=events,
+        audit=Audit(client, cluster), book=AlertBook(client, cluster), operations=operations, events=events,
     )  # fmt: skip
     controls = Controls(
         jobs=jobs, desk=scene.desk, audit=scene.audit, operations=lambda: scene.operations,
         is_published=lambda name: is_published(client, cluster, name), look=capacity.look, force=capacity.circuits.force,
+        overrides=capacity.overrides, forecast=lambda *_: Eta(p50_us=SECOND_US, p90_us=2 * SECOND_US),
         vault=lambda: scene.vault, now_us=capacity.clock.now_us, replicas=members.listed,
-        removed=removed.names,
+        removed=removed.names, book=scene.book, alerting=lambda: scene.alerting, cluster="production",
+        own_incidents=lambda: scene.own_incidents, test_channel=scene.test_channel,
     )  # fmt: skip
     app = scene.app = admin_app(
         scene.process, is_loopback=is_loopback, operators=lambda: scene.operators, controls=controls

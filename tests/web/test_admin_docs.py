@@ -34,7 +34,7 @@ def paths_of(app: web.Application) -> set[str]:
 async def test_every_path_is_documented_and_exists(scene: Scene) -> None:
     """On-call reads the manual when the console is what does not work."""
     assert scene.app is not None
-    documented = re.findall(r"^\| `((?:GET|POST) [a-z/{}]+)` \|", PAGE, re.MULTILINE)
+    documented = re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [a-z/{}]+)` \|", PAGE, re.MULTILINE)
     assert len(documented) == len(set(documented))
     assert set(documented) == paths_of(scene.app)
 
