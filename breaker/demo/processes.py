@@ -32,12 +32,19 @@ _READY = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """A program that was started, and where it says what is wrong."""
+    """
+    A program that was started, and where it says what is wrong.
+
+    Attributes:
+        is_needed: When it ends by itself, nothing goes on.
+
+    """
 
     name: str
     process: asyncio.subprocess.Process
     log: Path
     lifeline: int | None
+    is_needed: bool = True
 
     def last_words(self) -> str:
         """Its own error line when it wrote one, else the end of its log."""
@@ -54,10 +61,17 @@ class Child:
 
 
 class Processes:
-    """All programs of one `breaker up`; leaving the `async with` block ends them."""
+    """
+    All programs of one `breaker up`; leaving the `async with` block ends them.
+
+    Attributes:
+        folder: Where they may write.
+        environ: Theirs.
+
+    """
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
-        self._folder, self._environ = folder, dict(environ)
+        self.folder, self.environ = folder, dict(environ)
         self._children: list[Child] = []
 
     async def __aenter__(self) -> Self:
@@ -67,9 +81,9 @@ class Processes:
         for child in reversed(self._children):
             await _end(child)
 
-    async def start(self, name: str, command: Sequence[str]) -> Child:
-        """Start a program; it writes to `<name>.log`."""
-        log = self._folder / f"{name}.log"
+    async def start(self, name: str, command: Sequence[str], *, is_needed: bool = True) -> Child:
+        """Start a program, named by its path; it writes to `<name>.log`."""
+        log = self.folder / f"{name}.log"
         log.unlink(missing_ok=True)
         reading, writing = os.pipe() if parent_death.is_lifeline_needed() else (None, None)
         lifeline = parent_death.NO_LIFELINE if reading is None else reading
@@ -77,7 +91,7 @@ class Processes:
             with log.open("ab") as output:
                 process = await asyncio.create_subprocess_exec(
                     *parent_death.launch_command(command, lifeline=lifeline),
-                    env=self._environ,
+                    env=self.environ,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -87,11 +101,13 @@ class Processes:
         finally:
             if reading is not None:
                 os.close(reading)
-        child = Child(name=name, process=process, log=log, lifeline=writing)
+        child = Child(name=name, process=process, log=log, lifeline=writing, is_needed=is_needed)
         self._children.append(child)
         return child
 
-    async def wait_ready(self, child: Child, url: str, session: aiohttp.ClientSession) -> None:
+    async def wait_ready(
+        self, child: Child, url: str, session: aiohttp.ClientSession, *, within_s: float = READY_S
+    ) -> None:
         """
         Wait until the program answers 200.
 
@@ -100,17 +116,18 @@ class Processes:
 
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + READY_S
+        end = loop.time() + within_s
         while not await _is_ready(url, session):
             if child.process.returncode is not None:
                 raise StartError(f"{child.name} did not start: {child.last_words()}")
             if loop.time() > end:
-                raise StartError(f"{child.name} does not answer after {READY_S:g} s: {child.last_words()}")
+                raise StartError(f"{child.name} does not answer after {within_s:g} s: {child.last_words()}")
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def wait_any_end(self) -> str:
-        """Until one of the programs ends by itself; what there is to say about it."""
-        waiting = {asyncio.ensure_future(child.process.wait()): child for child in self._children}
+        """Until a program that is needed ends by itself; what there is to say about it."""
+        needed = [child for child in self._children if child.is_needed]
+        waiting = {asyncio.ensure_future(child.process.wait()): child for child in needed}
         try:
             ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             child = waiting[ended.pop()]

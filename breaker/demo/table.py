@@ -5,6 +5,7 @@ On a terminal a table that renews itself; elsewhere one plain line every two sec
 summary at the end, the same for both.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -18,6 +19,7 @@ from rich.text import Text
 from breaker.core.events import Outcome
 from breaker.core.job_policy import BANDS
 from breaker.core.verdict import Policy
+from breaker.demo.arrivals import ALERTMANAGER, GATEWAY, Arrivals
 from breaker.demo.told import Check
 from breaker.demo.view import Counted, Now, Seen
 from breaker.demo.waits import Group
@@ -30,6 +32,15 @@ _HEADS = ("operation", "calls/s", "in flight", "waiting", "forwarded", "queued",
           "503", "other", "added p50", "downstream: most in flight", "started")  # fmt: skip
 _QUEUE_HEADS = ("queue", *BANDS, "oldest", "ETA", "running", "accepted", "succeeded", "dead", "batches",
                 "unaccounted", "lost")  # fmt: skip
+_ALERT_HEADS = (
+    "alert",
+    "of",
+    "severity",
+    "state",
+    "messages by the gateway",
+    "by Prometheus and Alertmanager",
+)
+_ALERTS_SHOWN = 8  # the newest
 _WAIT_HEADS = ("what was queued", "band", "whose", "jobs", "said p50", "p90", "took p50", "p90", "in time")
 
 
@@ -44,6 +55,8 @@ class Picture:
         pipelines: Of each operation, in the order of the files.
         per_second: Calls that ended, by operation.
         coming_back: Callers that wait for their retry ticket.
+        firing: Incidents that fire, by alert, as the gateway says.
+        arrivals: What those who are on call were told.
 
     """
 
@@ -55,6 +68,8 @@ class Picture:
     seen: Mapping[str, Seen]
     per_second: Mapping[str, float]
     coming_back: int
+    firing: Mapping[str, int]
+    arrivals: Arrivals
 
 
 class Screen:
@@ -81,11 +96,21 @@ class Screen:
                 table(picture),
                 Text(""),
                 queue_table(picture),
+                Text(""),
+                *alert_lines(picture),
             ]
             self._live.update(Lines(*shown), refresh=True)
         elif picture.at_s >= self._next_s:
             self._next_s = picture.at_s + PLAIN_EVERY_S
             self._console.print(headline(picture), soft_wrap=True)
+
+    def tell(self, at_s: float, messages: Sequence[tuple[str, str]]) -> None:
+        """Messages that have just arrived: a line about each, and its text where there is one; they stay."""
+        for line, text in messages:
+            # Told by others, so never as markup.
+            self._console.print(Text(f"{at_s:5.0f} s  {line}", style="bold"), soft_wrap=True)
+            if text:
+                self._console.print(Text(textwrap.indent(text, " " * 9)), soft_wrap=True)
 
 
 def headline(picture: Picture) -> str:
@@ -104,6 +129,7 @@ def headline(picture: Picture) -> str:
         f" | jobs waiting {sum(sum(queue.waiting.values()) for queue in queues)},"
         f" running {sum(queue.running for queue in queues)}, done {sum(queue.succeeded for queue in queues)},"
         f" dead {sum(queue.dead for queue in queues)}"
+        f" | alerts firing {sum(picture.firing.values())}, messages {picture.arrivals.count}"
     )
 
 
@@ -165,6 +191,26 @@ def queue_table(picture: Picture) -> Table:
     return grid
 
 
+def alert_lines(picture: Picture) -> list[RenderableType]:
+    """What fires, and a row for each of the newest alerts of which on-call was told."""
+    firing = ", ".join(f"{name} {count}" for name, count in sorted(picture.firing.items())) or "nothing"
+    head = Text(f"alerts firing: {firing}; messages to on-call: {picture.arrivals.count}", style="bold")
+    states = [*picture.arrivals.states.values()][-_ALERTS_SHOWN:]
+    if not states:
+        return [head]
+    grid = Table(box=None, pad_edge=False)
+    for column in _ALERT_HEADS:
+        grid.add_column(column, overflow="fold")
+    for state in states:
+        alert = state.alert
+        by = [", ".join(map(str, state.numbers.get(way, ()))) or "-" for way in (GATEWAY, ALERTMANAGER)]
+        grid.add_row(
+            alert.name, ", ".join(filter(None, (alert.operation, alert.about))) or "-", alert.severity,
+            Text("fires", style="yellow") if state.is_firing else Text("has ended", style="green"), *by,
+        )  # fmt: skip
+    return [head, grid]
+
+
 def waits(console: Console, groups: Sequence[Group]) -> None:
     """How long what was queued waited, beside what its senders had been told; nothing when nothing was."""
     if not groups:
@@ -180,8 +226,10 @@ def waits(console: Console, groups: Sequence[Group]) -> None:
     console.print(grid)
 
 
-def summary(console: Console, checks: Sequence[Check], missing: Sequence[str]) -> None:
-    """Every check with its two numbers; then what was not shown, and the verdict."""
+def summary(
+    console: Console, checks: Sequence[Check], missing: Sequence[str], remarks: Sequence[str]
+) -> None:
+    """Every check with its two numbers; then remarks, what was not shown, and the verdict."""
     widest = max((len(check.about) for check in checks), default=0)
     for check in checks:
         word = Text("agree " if check.agrees else "DIFFER", style="green" if check.agrees else "bold red")
@@ -189,6 +237,8 @@ def summary(console: Console, checks: Sequence[Check], missing: Sequence[str]) -
             word + Text(f"  {check.about:<{widest}}  {check.what}: {check.left}, {check.right}", style=""),
             soft_wrap=True,
         )
+    for remark in remarks:
+        console.print(Text(f"note    {remark}"), soft_wrap=True)
     for what in missing:
         console.print(Text(f"not seen: {what}", style="bold red"), soft_wrap=True)
     differ = sum(not check.agrees for check in checks)

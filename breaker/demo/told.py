@@ -42,6 +42,7 @@ class Told:
         seen: By pipeline, with lists.
         carried: By pipeline the calls that were in flight when the downstream began to count.
         began_us, ended_us: Of the traffic, microseconds since 1970.
+        store_errors: How often the store did not answer the gateway.
         others_may_call: The gateway may have counted more than our callers did.
 
     """
@@ -57,6 +58,7 @@ class Told:
     began_us: int
     ended_us: int
     others_may_call: bool
+    store_errors: int = 0
 
     def jobs_of(self, operation: str) -> list[Job]:
         """In the order in which they were queued."""

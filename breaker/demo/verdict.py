@@ -7,7 +7,8 @@ Verdict: do the callers, the gateway and the downstreams tell the same story?
 4. A downstream never had more in flight than the stated concurrency.
 5. In no window did more calls start than rate * t + burst (GCRA over the downstream's own times). A batch
    starts when a single call could, and its other items are debt for those that follow.
-   Not for `overflow: alert`, which lets calls through on purpose.
+   Not for `overflow: alert`, which lets calls through on purpose, and not for `when_store_down: allow` where
+   the store did not always answer in time, as on a machine that is too busy: then all calls are let through.
 
 What became of what was queued is `ledger.py`'s. Plain functions of what was seen.
 """
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from breaker.core.calendar import transitions
+from breaker.core.circuit_policy import WhenStoreDown
 from breaker.core.events import Action, Outcome
 from breaker.core.jobs import JobState
 from breaker.core.model import Limits, Mode, Operation, Overflow, Rate
@@ -181,6 +183,13 @@ def _rates(pipeline: str, told: Told) -> list[Check]:
         rates = [limits.rate for limits in limits_between(operation, told.began_us, told.ended_us)]
         stated = [rate for rate in rates if rate and rate.limit]
         if not _is_enforced(operation) or len(stated) < len(rates) or name not in starts:
+            continue
+        if told.store_errors and operation.when_store_down is WhenStoreDown.ALLOW:
+            found.append(
+                Check(about=name, what="starts, which cannot be judged: without the store all are allowed",
+                      left=f"downstream {sum(items for _, items in starts[name])}",
+                      right=f"store errors {told.store_errors}", agrees=True)
+            )  # fmt: skip
             continue
         rate = min(stated, key=lambda each: each.interval_us)  # the calendar may have changed it meanwhile
         count, window_s = tightest_window(starts[name], rate)

@@ -11,10 +11,17 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from breaker.core.alert_policy import Severity
 from breaker.core.errors import StartError
 from breaker.core.events import Outcome
+from breaker.demo.arrivals import Arrival, arrival_of
 
 ASK_S = 5.0
+_READ = (
+    "breaker_calls_total", "breaker_over_capacity_total", "breaker_admission_duration_seconds_bucket",
+    "breaker_queue_eta_seconds", "breaker_batch_items_count", "breaker_batch_items_sum", "breaker_alerts_firing",
+    "breaker_store_errors_total",
+)  # fmt: skip
 _MEDIAN = 0.5
 _OK = 200
 
@@ -60,6 +67,23 @@ class Counted:
                 )
             lower, below = bound, count
         return None
+
+
+@dataclass(slots=True)
+class Metered:
+    """
+    What the gateway's /metrics says.
+
+    Attributes:
+        counted: By operation.
+        firing: How many incidents fire, by alert.
+        store_errors: Exchanges with the store that failed.
+
+    """
+
+    counted: dict[str, Counted] = field(default_factory=dict)
+    firing: Counter[str] = field(default_factory=Counter)
+    store_errors: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,17 +154,26 @@ class Seen:
 
 
 class View:
-    """Asks the gateway's admin listener, and the downstreams by pipeline."""
+    """Asks the gateway's admin listener, the downstreams by pipeline, and the receiver of alerts."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, admin_url: str, downstreams: Mapping[str, str]
+        self,
+        session: aiohttp.ClientSession,
+        admin_url: str,
+        downstreams: Mapping[str, str],
+        receiver_url: str,
     ) -> None:
         self._session, self._admin, self._downstreams = session, admin_url, downstreams
+        self._receiver = receiver_url
 
-    async def counted(self) -> dict[str, Counted]:
-        """By operation."""
-        found: dict[str, Counted] = {}
-        for family in text_string_to_metric_families((await self._get(f"{self._admin}/metrics")).decode()):
+    async def metrics(self) -> Metered:
+        """All of it that is shown or compared."""
+        said = Metered()
+        found = said.counted
+        text = (await self._get(f"{self._admin}/metrics")).decode()
+        # All of it takes four times as long to read, in the process that also makes the calls.
+        wanted = "\n".join(line for line in text.splitlines() if line.startswith(_READ))
+        for family in text_string_to_metric_families(wanted):
             for sample in family.samples:
                 operation = sample.labels.get("operation", "")
                 counted = found.setdefault(operation, Counted())
@@ -160,9 +193,14 @@ class View:
                         counted.batches = int(sample.value)
                     case "breaker_batch_items_sum":
                         counted.batch_items = int(sample.value)
+                    case "breaker_alerts_firing" if sample.labels["severity"] != Severity.NONE:
+                        said.firing[sample.labels["alert"]] += int(sample.value)
+                    case "breaker_store_errors_total":
+                        said.store_errors += int(sample.value)
                     case _:
                         pass  # told of on the dashboards
-        return found
+        said.firing = +said.firing  # without those of which there is none
+        return said
 
     async def now(self) -> dict[str, Now]:
         """By operation; those that the store cannot tell of are missing."""
@@ -175,6 +213,11 @@ class View:
             for name, look in operations.items()
             if look
         }  # fmt: skip
+
+    async def arrived(self, *, after: int) -> list[Arrival]:
+        """Messages about alerts with a higher number, as far as they are remembered."""
+        shown = await self._json(f"{self._receiver}/received?after={after}")
+        return [arrival_of(each) for each in shown["messages"]]
 
     async def seen(self, *, lists: bool = False) -> dict[str, Seen]:
         """

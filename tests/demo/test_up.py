@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from breaker.core.errors import StartError
@@ -29,9 +30,12 @@ SHIPPED = {
     9101: ("the demo downstream support", "pipelines/support.yaml"),
     9102: ("the demo downstream billing", "pipelines/billing.yaml"),
     9103: ("the demo downstream onboarding", "pipelines/onboarding.yaml"),
+    9104: ("the receiver of alerts", "alerts.channels.demo.url"),
 }
 LONGEST_S = 60.0
 OPEN, ALWAYS = "mon-fri 08:00-18:00", "mon-sun"
+# Told at the first look that finds it, so that a demonstration of seconds is told of, too.
+AT_ONCE = {"for: 4s": "for: 0s", "group_wait: 1s": "group_wait: 0s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,8 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     shutil.copytree(ROOT / "config", tmp_path / "config", ignore=shutil.ignore_patterns("secrets"))
     for file in (tmp_path / "config").rglob("*.yaml"):
         text = file.read_text().replace(OPEN, ALWAYS)
+        for shipped_wait, wait in AT_ONCE.items():
+            text = text.replace(shipped_wait, wait)
         for shipped, port in ports.items():
             text = text.replace(f"127.0.0.1:{shipped}", f"127.0.0.1:{port}")
         file.write_text(text)
@@ -119,7 +125,7 @@ async def gone(place: Place, within_s: float) -> set[int]:
 
 async def test_a_demonstration_shows_every_outcome_and_its_numbers_agree(place: Place) -> None:
     """Who sees the product for the first time sees all that it does, and can check that nothing was lost."""
-    status, out, err = await ended(await place.up("--demo", "8"))
+    status, out, err = await ended(await place.up("--demo", "8", "--no-monitoring"))
     print(out, err)
     assert (status, err) == (0, "")
     assert "DIFFER" not in out
@@ -145,6 +151,13 @@ async def test_a_demonstration_shows_every_outcome_and_its_numbers_agree(place: 
     )
     assert len(counted) == 5
     assert all(int(callers) == int(downstream) > 0 for _, callers, downstream in counted)
+    told = re.search(
+        r"message \d+ from the gateway itself: firing BreakerOverCapacity \((\S+?)\)[^\n]*\n +FIRING ", out
+    )
+    assert told
+    assert f"Do: breaker ops set {told[1]} " in out  # as a person reads it, printed when it arrived
+    assert re.search(r"^agree +on-call +told of BreakerOverCapacity by the gateway itself", out, re.MULTILINE)
+    assert "prometheus http" not in out
     assert "\x1b" not in out  # no colour where there is no terminal
     assert await gone(place, 0) == set()
 
@@ -153,7 +166,7 @@ async def test_a_taken_port_is_one_line_and_status_1(place: Place) -> None:
     """The most frequent reason why a first start fails costs nobody a search."""
     port = place.ports[9102]
     with socket.create_server(("127.0.0.1", port)):
-        status, out, err = await ended(await place.up("--demo", "1"))
+        status, out, err = await ended(await place.up("--demo", "1", "--no-monitoring"))
     assert (status, out) == (1, "")
     assert err.count("\n") == 1
     assert f"port {port} " in err
@@ -167,7 +180,7 @@ async def test_a_taken_port_is_named_with_the_setting_that_changes_it(
     """Who cannot end the other process changes the port, and must know where."""
     port = place.ports[shipped]
     with socket.create_server(("127.0.0.1", port)), pytest.raises(StartError) as said:
-        await up(place.folder / "config", place.environ(), seconds=1, drives=True)
+        await up(place.folder / "config", place.environ(), seconds=1, drives=True, monitors=False)
     assert f"port {port} ({names[0]})" in str(said.value)
     assert "end the process" in str(said.value)
     assert names[1] in str(said.value)
@@ -177,7 +190,7 @@ async def test_a_data_folder_that_cannot_be_used_is_said_before_anything_starts(
     """With the setting that changes it."""
     (place.folder / "store").write_text("a file, where the folder should be")
     with pytest.raises(StartError, match=r"cannot use the data folder .*BREAKER_DATA="):
-        await up(place.folder / "config", place.environ(), seconds=1, drives=True)
+        await up(place.folder / "config", place.environ(), seconds=1, drives=True, monitors=False)
 
 
 async def test_a_configuration_with_callers_cannot_be_driven(place: Place) -> None:
@@ -186,14 +199,14 @@ async def test_a_configuration_with_callers_cannot_be_driven(place: Place) -> No
         file.write("\ncallers:\n  - {id: crm, key_sha256_file: crm, operations: ['*']}\n")
     (place.folder / "config/crm").write_text("0" * 64)
     with pytest.raises(StartError, match="--no-traffic"):
-        await up(place.folder / "config", place.environ(), seconds=1, drives=True)
+        await up(place.folder / "config", place.environ(), seconds=1, drives=True, monitors=False)
 
 
 async def test_a_gateway_that_does_not_start_says_why_itself(place: Place) -> None:
     """Its log is not what a person must read first."""
     lock = take_gateway_lock(make_private(place.folder / "store"))
     try:
-        status, _, err = await ended(await place.up("--demo", "1"))
+        status, _, err = await ended(await place.up("--demo", "1", "--no-monitoring"))
     finally:
         os.close(lock)
     assert status == 1
@@ -203,7 +216,7 @@ async def test_a_gateway_that_does_not_start_says_why_itself(place: Place) -> No
 
 async def test_ctrl_c_stops_everything_and_is_no_error(place: Place) -> None:
     """A demonstration that stays up ends when it is told to, with its comparison."""
-    process = await place.up("--demo", "0")
+    process = await place.up("--demo", "0", "--no-monitoring")
     assert process.stdout is not None
     while b" s  launch" not in (line := await process.stdout.readline()):
         assert line
@@ -215,22 +228,30 @@ async def test_ctrl_c_stops_everything_and_is_no_error(place: Place) -> None:
 
 
 async def test_what_still_waits_when_it_is_stopped_is_said_and_run_by_the_next_start(place: Place) -> None:
-    """At night the desk is slow, and nobody waits for it in front of a terminal: nothing is lost for that."""
+    """
+    At night the desk is slow, and nobody waits for it in front of a terminal: nothing is lost for that.
+
+    By then Prometheus and Alertmanager, which run beside, have told on-call of it as well.
+    """
     with place.night():
         process = await place.up("--demo", "0")
         assert process.stdout is not None
-        waiting = re.compile(rb"outage .* jobs waiting (?:[2-9]\d|\d{3}),")
-        while not waiting.search(line := await process.stdout.readline()):
+        awaited = [rb"outage .* jobs waiting (?:[2-9]\d|\d{3}),",
+                   rb"message \d+ from Prometheus and Alertmanager: firing BreakerOverCapacity"]  # fmt: skip
+        while awaited:
+            line = await process.stdout.readline()
             assert line
+            awaited = [each for each in awaited if not re.search(each, line)]
         process.send_signal(signal.SIGINT)
         status, out, _ = await ended(process)
     print(out)
     assert status == 0
+    assert await gone(place, 0) == set()
     left = re.search(r"each 202 .*: callers (\d+), ended (\d+), waiting (\d+)$", out, re.MULTILINE)
     assert left
     assert int(left[1]) == int(left[2]) + int(left[3])
     assert int(left[3]) > 0
-    _, out, _ = await ended(await place.up("--demo", "2"))
+    _, out, _ = await ended(await place.up("--demo", "2", "--no-monitoring"))
     print(out)
     assert "DIFFER" not in out
     again = re.search(r"create-ticket +ledger since the store began: accepted (\d+), succeeded (\d+)", out)
@@ -243,8 +264,27 @@ async def test_a_killed_parent_leaves_nothing_behind(place: Place) -> None:
     """kill -9, or a closed laptop terminal: the ports and the store are free for the next start."""
     process = await place.up("--no-traffic")
     assert process.stdout is not None
-    assert b"calls http" in await process.stdout.readline()
-    assert len(place.processes()) == 6  # it, three downstreams, the gateway, the store
+    lines = [(await process.stdout.readline()).decode() for _ in range(3)]
+    assert "calls http" in lines[0]
+    addresses = re.fullmatch(
+        r"prometheus (\S+)  alertmanager (\S+)  alerts arrive at http://127.0.0.1:(\d+)\n", lines[2]
+    )
+    assert addresses
+    assert int(addresses[3]) == place.ports[9104]
+    # It, three downstreams, the gateway, the store, the receiver, and the two that look at it.
+    assert len(place.processes()) == 9
+    await until_scraped(addresses[1])
     process.kill()
     await process.wait()
     assert await gone(place, 10.0) == set()
+
+
+async def until_scraped(prometheus: str) -> None:
+    """The gateway is among what this Prometheus sees, and the rules have been judged."""
+    async with asyncio.timeout(LONGEST_S), aiohttp.ClientSession() as session:
+        for query in ('up{job="breaker"} == 1', 'ALERTS{alertname="BreakerWatchdog"}'):
+            found: list[object] = []
+            while not found:
+                async with session.get(f"{prometheus}/api/v1/query", params={"query": query}) as answer:
+                    found = (await answer.json())["data"]["result"]
+                await asyncio.sleep(0.05)

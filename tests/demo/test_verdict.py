@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from breaker.core.circuit_policy import WhenStoreDown
 from breaker.core.model import Rate
 from breaker.demo.callers import NO_ANSWER
 from breaker.demo.told import Told
@@ -108,7 +109,13 @@ async def test_more_starts_than_the_rate_allows_differ(told: Told) -> None:
         starts=tuple(5 + number / 500 for number in range(count)),
         request_ids={f"demo1-2-{number:06}": 1 for number in range(count)},
     )
-    assert differing(replace(told, seen={"billing": fast})) == ["starts in the tightest window"]
+    ran = replace(told, seen={"billing": fast})
+    assert differing(ran) == ["starts in the tightest window"]
+    # Reads go on without the store, all of them; where an operation shares out its capacity then, it is judged.
+    assert differing(replace(ran, store_errors=1)) == []
+    shares = replace(told.operations[READ], when_store_down=WhenStoreDown.LOCAL_SHARE)
+    ran = replace(ran, store_errors=1, operations={**told.operations, READ: shares})
+    assert differing(ran) == ["starts in the tightest window"]
 
 
 async def test_calls_past_the_gateway_are_said_instead_of_held_against_it(told: Told) -> None:
