@@ -1,5 +1,5 @@
 """
-The command line: `python -m bench [forwarding|features|decision|jobs|all|report] [--quick] [--out bench/results]`.
+The command line: `python -m bench [forwarding|features|signals|decision|jobs|all|report] [--quick] [--out bench/results]`.
 
 A full run takes about forty minutes and writes docs/benchmarks.md. `--quick` takes a few minutes, writes
 a file of its own, prints the tables and leaves docs/benchmarks.md alone. `report` makes docs/benchmarks.md from the newest file.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import decision, forwarding, jobs, jobs_claims, jobs_http, report
-from bench.features import measure_features
+from bench.features import measure_features, measure_signals
 from bench.install import (
     HERE,
     announce,
@@ -39,6 +39,7 @@ DOCS = HERE.parent / "docs" / "benchmarks.md"
 WORK = HERE / ".work"
 FULL = forwarding.Effort(rounds=3, load_s=8, paced_s=5.0)
 QUICK = forwarding.Effort(rounds=1, load_s=2, paced_s=1.0)
+SIGNALS = forwarding.Effort(rounds=42, load_s=1, paced_s=1.0)  # small differences; six variants take turns
 QUICK_FEATURES = forwarding.Effort(
     rounds=1, load_s=1, paced_s=1.0
 )  # eight variants, and three minutes for all
@@ -82,7 +83,7 @@ def measure(asked: tuple[str, ...], missing: set[str], *, quick: bool) -> dict[s
     folder.chmod(0o755)
     try:
         with Processes() as processes:
-            failed = install_peers(processes, missing)
+            failed = install_peers(processes, missing) if set(asked) & {"forwarding", "decision"} else {}
             if "jobs" in asked:
                 effort = jobs.QUICK if quick else jobs.FULL
                 failed |= install_job_peers(processes, missing, jobs.peers_of(effort))
@@ -134,6 +135,8 @@ class Bench:
             return forwarding.measure_forwarding(
                 self.stage, QUICK if self.quick else FULL, self.missing, self.failed
             )
+        if part == "signals":
+            return measure_signals(self.stage, QUICK_FEATURES if self.quick else SIGNALS)
         return measure_features(self.stage, QUICK_FEATURES if self.quick else FULL)
 
     def _measure_jobs(self) -> dict[str, Any]:

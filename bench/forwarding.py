@@ -176,8 +176,9 @@ def measure_full_load(
     probe(place.port, path)
     rss_before = process.rss_kib()
     stage.load.blast(place.port, path, seconds=effort.warm_up_s)
-    before = count_downstream(stage.downstream)
+    before, cpu_s = count_downstream(stage.downstream), process.cpu_s()
     seen = stage.load.blast(place.port, path, seconds=effort.load_s)
+    cpu_s = process.cpu_s() - cpu_s
     reached = count_downstream(stage.downstream) - before - 1
     # wrk does not count what was under way at its end: at most one call on each connection, here and in the
     # warm-up, whose last calls may arrive after `before`.
@@ -187,6 +188,7 @@ def measure_full_load(
         )
     return {
         "forwarded_per_second": seen.forwarded,
+        "cpu_us_per_call": cpu_s * 1e6 / max(1, seen.calls),
         "full_load_p50_ms": seen.p50_ms,
         "full_load_p99_ms": seen.p99_ms,
         "rss_before_kib": rss_before,

@@ -7,13 +7,15 @@ its own machine and moment, because parts can be measured apart. The tables show
 
 import datetime as dt
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
 from bench.jobs_report import jobs_section
 from bench.tables import count, first_line, machine_line, not_measured, table
 
-PARTS = ("forwarding", "features", "decision", "jobs")
+PARTS = ("forwarding", "features", "signals", "decision", "jobs")
+MIN_FOR_QUARTILES = 4  # rounds
 BUSY_SHARE = 0.4  # of the cores; an idle machine is far below
 
 HEAD = """\
@@ -66,7 +68,21 @@ FEATURES = """
 ## What a feature costs
 
 Breaker alone, limits never reached, full load, one thing switched at a time; {rounds} round(s), median and the spread of
-the rounds. Metrics cannot be switched off, so their cost is in every figure. {machine}
+the rounds. Metrics are on in every figure. {machine}
+"""
+
+SIGNALS = """
+## What signals cost
+
+Breaker with all features, limits never reached, full load. Gateways that differ by one signal run side by side and take turns,
+{rounds} rounds of {load_s} s; both sides of a round are compared with one another only, and the cost is the median over the rounds. {machine}
+
+- **cost**: of throughput, with the middle half of the rounds. *Floor*: what must hold.
+- **CPU**: processor time of a call that the signal adds, of the gateway with all its threads, and in per cent of a call's.
+- **alone**: the same without traffic, in process (`bench/listeners.py`): what the listener itself takes.
+
+Metrics cannot be switched off; their other side is the same process while no event reaches them. Spans go to an nginx that forgets
+them. *No call sampled*: tracing is on, and each call is asked whether it is traced.
 """
 
 
@@ -98,6 +114,8 @@ def render(path: Path) -> str:
         text += forwarding_section(result["forwarding"])
     if "features" in result:
         text += features_section(result["features"])
+    if "signals" in result:
+        text += signals_section(result["signals"])
     if "decision" in result:
         text += decision_section(result["decision"])
     if "jobs" in result:
@@ -169,6 +187,35 @@ def features_section(part: dict[str, Any]) -> str:
         for title, v in part["variants"].items()
     ]
     return text + "\n" + table(["variant", "forwarded/s", "÷ all features", "rounds"], rows)
+
+
+def signals_section(part: dict[str, Any]) -> str:
+    effort = part["effort"]
+    text = SIGNALS.format(rounds=effort["rounds"], load_s=effort["load_s"], machine=machine_line(part))
+    if "left_out" in part:
+        return text + f"\nNot measured: {first_line(part['left_out'])}\n"
+    rows = [
+        [
+            title,
+            count(s["off"]),
+            count(s["on"]),
+            f"{s['share']:.1%} ({' to '.join(f'{share:.1%}' for share in middle_half(s['shares']))})",
+            f"at most {s['most']:.0%}" if s["most"] else "-",
+            f"{s['cpu_us']:+.1f} µs ({s['cpu_us'] / s['cpu_us_off']:+.1%})",
+            f"{s['alone_us']:.1f} µs",
+        ]
+        for title, s in part["signals"].items()
+    ]
+    head = ["signal", "off: forwarded/s", "on: forwarded/s", "cost", "floor", "CPU", "alone"]
+    return text + "\n" + table(head, rows)
+
+
+def middle_half(values: list[float]) -> tuple[float, float]:
+    """The first and the third quartile; of a single round that round."""
+    if len(values) < MIN_FOR_QUARTILES:
+        return min(values), max(values)
+    first, _, third = statistics.quantiles(values, n=4)
+    return first, third
 
 
 def decision_section(part: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 Breaker's configuration for part 1, with each feature to be switched.
 
 All of them on is what a company would run: two callers with keys, a contract, rate, concurrency and limits for
-each tenant, the tenant from a header, one log line for every hundredth call. Metrics cannot be switched off by
-configuration, so their cost is inside every figure.
+each tenant, the tenant from a header, one log line for every hundredth call, no traces. Metrics cannot be switched off by
+configuration; what they cost is measured with a gateway that is deaf (`breaker_without_metrics.py`).
 """
 
 import hashlib
@@ -42,6 +42,8 @@ class Features:
         log_sample: Share of plainly forwarded calls that are logged, 0..1.
         limits: Rate and concurrency of the operation; without any limit there is no round trip to the store.
         tenant_limits: Rate and concurrency of each tenant.
+        traces: Share of calls that are traced, 0..1; None switches traces off.
+        metrics: Whether its metrics cannot be made deaf; else see `breaker_without_metrics.py`.
     """
 
     keys: bool = True
@@ -49,6 +51,8 @@ class Features:
     limits: bool = True
     tenant_limits: bool = True
     log_sample: float = 0.01
+    traces: float | None = None
+    metrics: bool = True
 
 
 ALL_FEATURES = Features()
@@ -64,20 +68,27 @@ def write_config(
     store: int,
     rate: int,
     burst: int,
+    receiver: int = 0,
+    cluster: str = "bench",
 ) -> None:
     """
     Writes gateway.yaml, pipelines/ and contracts/ below `folder`.
 
     Args:
         rate, burst: Of the operation. The limits of a tenant are never reached.
+        receiver: Port of what takes spans.
+        cluster: Gateways that run at the same time and are not replicas of one another need several.
     """
     gateway: dict[str, object] = {
         "listen": f"127.0.0.1:{port}",
         "admin": f"127.0.0.1:{admin}",
-        "cluster": "bench",
-        "store": {"url": f"redis://127.0.0.1:{store}/0"},
+        "cluster": cluster,
+        # Longer than by default: a machine that is busy must not pass for a store that is away.
+        "store": {"url": f"redis://127.0.0.1:{store}/0", "timeout": "1s"},
         "log": {"level": "info", "format": "json", "sample": features.log_sample},
     }
+    if features.traces is not None:
+        gateway["traces"] = {"endpoint": f"http://127.0.0.1:{receiver}/v1/traces", "sample": features.traces}
     if features.keys:
         gateway["callers"] = [
             {

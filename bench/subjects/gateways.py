@@ -144,10 +144,15 @@ def breaker_ports(place: Place) -> dict[str, int]:
     }
 
 
-def serve(config: Path) -> Command:
-    """`breaker serve`, with nothing of this shell's own Breaker settings in its environment."""
+def serve(config: Path, *, program: str = "breaker") -> Command:
+    """
+    `breaker serve`, with nothing of this shell's own Breaker settings in its environment.
+
+    Args:
+        program: The module that is run.
+    """
     argv = ["env", *(word for name in os.environ if name.startswith("BREAKER_") for word in ("-u", name))]
-    return Command(argv=[*argv, sys.executable, "-m", "breaker", "serve", "--config", str(config)])
+    return Command(argv=[*argv, sys.executable, "-m", program, "serve", "--config", str(config)])
 
 
 BREAKER = Gateway(name="breaker", title="**Breaker**, all features on", command=breaker_command)
