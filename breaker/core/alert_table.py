@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from breaker.core.alert_policy import Severity
+from breaker.core.model import Overflow
 
 MINUTE_S = 60.0
 
@@ -73,6 +74,7 @@ TEXT_FIELDS: Mapping[str, str] = {
     "limit": "which limit is the tightest: rate, concurrency or quota",
     "wanted": "what demand would use of it, with its unit: 26/s, 11 slots, 900 of the period",
     "allowed": "what it allows, with its unit",
+    "fate": "what becomes of calls beyond the limit, by the operation's overflow",
     "percent": "wanted as a share of allowed: 130%",
     "done": "what is done with the calls beyond it: 1560 queued within five minutes, or per second: 5.2/s queued",
     "raise": "arguments that raise the limit to what is needed: rate=34/s, or concurrency=12",
@@ -103,6 +105,12 @@ TEXT_FIELDS: Mapping[str, str] = {
     "seconds": "seconds",
 }  # fmt: skip
 
+FATES: Mapping[Overflow, str] = {
+    Overflow.QUEUE: "become jobs and wait; nothing is lost",
+    Overflow.THROTTLE: "wait for a moment, and are refused with a time to come back",
+    Overflow.ALERT: "go through: the downstream gets more than it should",
+}
+
 _C, _W = Severity.CRITICAL, Severity.WARNING
 
 ALERTS: tuple[Alert, ...] = (
@@ -117,7 +125,7 @@ ALERTS: tuple[Alert, ...] = (
         name="BreakerOverCapacity", severity=_W, scope=Scope.OPERATION, for_s=None,
         summary="{operation} is asked for {percent} of what its {limit} allows.",
         description="Demand would use {wanted}, allowed are {allowed}. What was done with the rest: {done}.",
-        impact="Calls beyond the limit wait, are queued, refused or let through, as the operation's `overflow` says.",
+        impact="Calls beyond the limit {fate}.",
         action='breaker ops set {operation} {raise} --for 1h --reason "over capacity"  # if the downstream can take it: breaker ops show {operation}',
     ),
     Alert(

@@ -14,6 +14,7 @@ from breaker.core.alert_table import (
     DEAD_MIN,
     EXPIRING_S,
     FAILED_RESULTS,
+    FATES,
     FILL_SHARE_MIN,
     FILL_WITHIN_S,
     PAUSED_LONG_S,
@@ -137,7 +138,7 @@ def over_capacity(seen: Seen) -> Reading:
     told = reading(
         seen, "BreakerOverCapacity", Severity.WARNING, level_of(ratio, policy.utilisation, policy.clear),
         limit=limit, percent=amounts.share(ratio), wanted=amount(limit, wanted), allowed=amount(limit, allowed),
-        done=done_words(seen.tallied.recent),
+        done=done_words(seen.tallied.recent), fate=FATES[seen.operation.overflow],
         # Nobody can raise a quota but who writes the file.
         **{"raise": "" if limit == "quota" else amounts.raised(look.stated, demand / policy.clear, slots / policy.clear)},
     )  # fmt: skip

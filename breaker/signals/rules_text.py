@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from breaker.core.alert_policy import Alerting, Severity
-from breaker.core.alert_table import BURN_WINDOWS, Alert, BurnWindow, Scope
+from breaker.core.alert_table import BURN_WINDOWS, FATES, Alert, BurnWindow, Scope
 from breaker.core.notice import DASHBOARD, OVERVIEW, runbook_of
 from breaker.signals import rules_recorded as r
 from breaker.signals.rules_alerts import Owned, burning, duration
@@ -56,6 +56,7 @@ def text_of(alert: Alert, text: str, owned: Owned | None) -> str:
     fields = {**FIELDS, **OF_ALERTS.get(alert.name, {})}
     if owned:
         fields["windows"] = windows_of(alert.severity, owned)
+        fields["fate"] = fate_of(owned)
     if "{raise}" in text:
         return command(text, fields, RAISES[alert.name])
     return _filled(text, fields)
@@ -87,6 +88,18 @@ def listed(query: str, shown: str, otherwise: str, *, around: str = "{}") -> str
     each = "{{ range $index, $one := . }}{{ if $index }}, {{ end }}" + shown + "{{ end }}"
     each = each.join(around.split("{}"))
     return f"{{{{ with {_asked(query)} }}}}{each}{{{{ else }}}}{otherwise}{{{{ end }}}}"
+
+
+def fate_of(owned: Owned) -> str:
+    """What becomes of calls beyond the limit: that stands in the file of each operation."""
+    known: dict[str, list[str]] = {}
+    for operation in owned.operations:
+        known.setdefault(FATES[operation.overflow], []).append(f'"{operation.name}"')
+    (last, _), *others = known.items()
+    tests = [f"if eq $labels.operation {' '.join(names)} }}}}{fate}" for fate, names in others]
+    return "".join(f"{{{{ {'else ' if at else ''}{test}" for at, test in enumerate(tests)) + (
+        f"{{{{ else }}}}{last}{{{{ end }}}}" if tests else last
+    )
 
 
 def windows_of(severity: Severity, owned: Owned) -> str:

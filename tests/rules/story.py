@@ -149,7 +149,7 @@ def expected(case: Case, said: dict[str, Any]) -> dict[str, Any]:
         "exp_labels": {"severity": severity, "cluster": CLUSTER, **labels},
         "exp_annotations": {
             **{part: said[part] for part in ("summary", "description", "action")},
-            "impact": BY_KEY[f"{name}:{severity}"].impact,
+            "impact": said.get("impact", BY_KEY[f"{name}:{severity}"].impact),
             "runbook_url": f"https://wiki.example.com/breaker/{name}.md",
             "dashboard_url": f"https://grafana.example.com/d/{page}",
         },

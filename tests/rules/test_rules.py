@@ -169,7 +169,7 @@ def test_every_field_of_the_table_has_a_template() -> None:
         for text in (alert.summary, alert.description, alert.impact, alert.action):
             for name in re.findall(r"\{(\w+)\}", text):
                 assert name in TEXT_FIELDS
-                own = name == "windows" or (name == "raise" and alert.name in RAISES)
+                own = name in ("windows", "fate") or (name == "raise" and alert.name in RAISES)
                 assert own or name in FIELDS or name in OF_ALERTS.get(alert.name, {}), f"{alert.key}: {name}"
     assert FIELDS.keys() <= TEXT_FIELDS.keys()
 

@@ -13,7 +13,7 @@ SINCE_US = 1_767_708_120_000_000  # 2026-01-06 14:02 UTC
 MINUTE_US = 60_000_000
 PAGES = Alerting(runbooks="https://wiki.example.com/breaker", dashboards="https://grafana.example.com")
 VALUES: Mapping[str, str] = {
-    "limit": "rate", "wanted": "26/s", "allowed": "20/s", "percent": "130%", "done": "1800 queued within five minutes",
+    "limit": "rate", "wanted": "26/s", "allowed": "20/s", "percent": "130%", "fate": "become jobs and wait; nothing is lost", "done": "1800 queued within five minutes",
     "raise": "rate=34/s", "expected": "3 h 5 min", "promise": "2 h", "waiting": "216000", "rate_now": "20/s",
     "clears_in": "3 h", "rate_needed": "34/s", "room": "with room for 41 min at this pace", "full_in": "41 min",
     "percent_refused": "12%", "refused": "3.1/s", "percent_failed": "64%", "failed_as": " (timeout)", "state": "open", "dead": "17",

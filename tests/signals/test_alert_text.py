@@ -31,8 +31,7 @@ FIRING warning: BreakerOverCapacity
 billing.charge-invoice is asked for 130% of what its rate allows.
 Demand would use 26/s, allowed are 20/s. What was done with the rest:
 1800 queued within five minutes.
-Impact: Calls beyond the limit wait, are queued, refused or let
-through, as the operation's `overflow` says.
+Impact: Calls beyond the limit become jobs and wait; nothing is lost.
 Do: breaker ops set billing.charge-invoice rate=34/s --for 1h --reason "over capacity"
     if the downstream can take it: breaker ops show billing.charge-invoice
 Since 14:02 UTC (3 min), team finance, cluster production

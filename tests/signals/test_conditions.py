@@ -3,13 +3,13 @@
 import pytest
 
 from breaker.core.alert_policy import AlertPolicy
-from breaker.core.alert_table import BURN_WINDOWS
+from breaker.core.alert_table import BURN_WINDOWS, FATES
 from breaker.core.alerts import Level
 from breaker.core.circuit import CircuitState
 from breaker.core.circuit_policy import CircuitMode, CircuitPolicy
 from breaker.core.job_policy import BANDS, Band
 from breaker.core.jobs import Pace
-from breaker.core.model import Limits, Rate
+from breaker.core.model import Limits, Overflow, Rate
 from breaker.signals import conditions
 from breaker.signals.conditions import Trends, readings_of
 from breaker.signals.expected import Expected
@@ -475,3 +475,10 @@ def test_a_steward_that_does_not_know_how_a_queue_went_says_nothing_of_it() -> N
         what.trends.waiting = Trend()
         assert what.sight.queue
         assert [level(one) for one in conditions.will_fill(what, what.sight.queue)] == expected
+
+
+@pytest.mark.parametrize("overflow", list(Overflow))
+def test_who_is_hurt_depends_on_what_is_done_with_the_rest(overflow: Overflow) -> None:
+    """One sentence for the operation at hand, not a list of all that there is."""
+    what = seen(demand=26, overflow=overflow)
+    assert words(conditions.over_capacity(what))["impact"] == f"Calls beyond the limit {FATES[overflow]}."
