@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from breaker.cli.ops import in_words
+from breaker.signals import amounts
 
 HEADS = (
     "OPERATION",
@@ -168,9 +169,7 @@ def cells_of(document: Mapping[str, Any]) -> tuple[str | None, ...]:
 
 def number(value: float | None) -> str | None:
     """With as many digits as a person reads."""
-    if value is None:
-        return None
-    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"  # noqa: PLR2004
+    return None if value is None else amounts.number(value)
 
 
 def of(value: str | None, most: str | None) -> str | None:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from breaker.core.alert_policy import Alerting
 from breaker.core.alerts import Incident, Moved, Stage, move
 from breaker.core.errors import StoreError
-from breaker.core.events import AlertMoved, Listener
+from breaker.core.events import AlertMoved, Listener, StoreFailed
 from breaker.core.notice import notice_of
 from breaker.core.notify import Desk, Plan, Said, plan
 from breaker.signals.evidence import AT_ONCE, Evidence, Known
@@ -85,16 +85,19 @@ class Evaluator:
     async def on_pass(self, sights: Sights) -> None:
         """The watch has looked at all."""
         await self.tell_counts()
-        with suppress(StoreError):  # told by the events of its exchanges; the next round tries again
+        try:
             await self._book.note(self._noted.note())
             async with self._one_round:
                 if await self._is_in_office():
                     await self._round(sights)
+        except StoreError as exc:  # the next round tries again
+            # Of the book alone: what can be decided is told by the exchanges of decisions.
+            self._emit(StoreFailed(exc.kind, f"alerts could not be judged: {exc}", is_partial=True))
 
     async def tell(self) -> None:
         """Between two passes: whether somebody is to be told by now, or has said something."""
         async with self._one_round:
-            with suppress(StoreError):
+            with suppress(StoreError):  # told by the next pass, which asks the same
                 if await self._is_in_office():
                     said = await self._book.said()
                     await self._enter(

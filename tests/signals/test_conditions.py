@@ -3,14 +3,14 @@
 import pytest
 
 from breaker.core.alert_policy import AlertPolicy
-from breaker.core.alert_table import BURN_WINDOWS, FATES
+from breaker.core.alert_table import ALERTS, BURN_WINDOWS, FATES, Source
 from breaker.core.alerts import Level
 from breaker.core.circuit import CircuitState
 from breaker.core.circuit_policy import CircuitMode, CircuitPolicy
 from breaker.core.job_policy import BANDS, Band
 from breaker.core.jobs import Pace
 from breaker.core.model import Limits, Overflow, Rate
-from breaker.signals import conditions
+from breaker.signals import cluster_conditions, conditions
 from breaker.signals.conditions import Trends, readings_of
 from breaker.signals.expected import Expected
 from breaker.signals.trend import Trend
@@ -482,3 +482,21 @@ def test_who_is_hurt_depends_on_what_is_done_with_the_rest(overflow: Overflow) -
     """One sentence for the operation at hand, not a list of all that there is."""
     what = seen(demand=26, overflow=overflow)
     assert words(conditions.over_capacity(what))["impact"] == f"Calls beyond the limit {FATES[overflow]}."
+
+
+def test_every_row_of_the_table_is_judged_by_whom_it_says() -> None:
+    """A row that nobody judges is an alert that never comes."""
+    one = Trend()
+    waits = seen(queue=queue(), expected=Expected(), windows=dict.fromkeys(windows_of(), (0, 0)))
+    found = cluster_conditions.Cluster(
+        operations={NAME: waits.operation}, notes=(), differing=0, removed={"old.one": 1}, memory_ratio=0.1, memory=one,
+        now_us=NOW, now_s=0.0, waiting={"chat": (0, 0)},
+    )  # fmt: skip
+    judged = {
+        Source.STEWARD: [*readings_of(waits), *cluster_conditions.readings_of(found)],
+        Source.REPLICA: list(cluster_conditions.own_readings(None)),
+        Source.RULES: [],
+    }
+    for source, readings in judged.items():
+        rows = {alert.key for alert in ALERTS if alert.source is source}
+        assert {reading.alert for reading in readings} == (set() if source is Source.RULES else rows), source

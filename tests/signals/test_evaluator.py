@@ -14,7 +14,7 @@ from redis import Redis
 from breaker.core.alert_policy import Channel, ChannelType
 from breaker.core.alerts import Reading
 from breaker.core.circuit import CircuitState
-from breaker.core.events import Action, AlertMoved, JobsLost, LetterEnded, Outcome
+from breaker.core.events import Action, AlertMoved, JobsLost, LetterEnded, Outcome, StoreFailed
 from breaker.core.model import Overflow
 from breaker.core.notify import Ack, Kind, Silence
 from breaker.signals import conditions
@@ -727,3 +727,17 @@ async def test_what_was_done_with_calls_reaches_the_words_of_the_alert(one: Judg
     refusing = f"BreakerRefusing:critical:{CHARGE}"
     assert refusing in one.firing()
     assert one.evaluator.living[refusing].values["refused"] == "20 calls in five minutes were"
+
+
+async def test_a_book_that_cannot_be_read_is_said_aloud(world: World, one: Judge) -> None:
+    """Nobody would know that nobody is told: decisions go on, and tell nothing of it."""
+    world.redis.set(world._key("acks"), "written by hand")
+    await one.passes(5)
+    failed = [event for event in one.events if isinstance(event, StoreFailed)]
+    assert failed
+    assert "alerts could not be judged" in failed[0].detail
+    assert all(event.is_partial for event in failed), "the store itself is well"
+    world.redis.delete(world._key("acks"))
+    before = len(failed)
+    await one.passes(5)
+    assert sum(isinstance(event, StoreFailed) for event in one.events) == before
